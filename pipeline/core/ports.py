@@ -1,0 +1,97 @@
+"""How the engine sees what it does not know: models, sources, sinks, as Protocols.
+
+The engine opens a `Resource` once a run, hands it to the visits that ask for it, and closes it when the last item has
+settled. What is behind it (a client, a simulator, a file) is none of the engine's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, TypeVar
+
+from pipeline.core.record import Input, Record
+from pipeline.core.state import Message
+from pipeline.core.usage import Cost, Usage
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Visit(Protocol):
+    """What a model call may know of, and ask from, the visit of an item to a stage that makes it."""
+
+    @property
+    def stage(self) -> str:
+        """The name of the stage."""
+        ...
+
+    @property
+    def item_id(self) -> str:
+        """The id of the root."""
+        ...
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """Where the stage stands, from the root inwards: composite, branch or child or round, …, stage."""
+        ...
+
+    @property
+    def deadline(self) -> float | None:
+        """When the item ends, on the clock of `anyio.current_time()`; None if never."""
+        ...
+
+    def next_ordinal(self) -> int:
+        """Count the calls of this visit: 0 for the first. With `item_id` and `path` it identifies a call."""
+        ...
+
+    def admit_call(self) -> None:
+        """Ask whether a new attempt may start. Raises `CallsClosed` when the run only finishes what is in flight."""
+        ...
+
+    def charge(self, usage: Usage, cost: Cost | None) -> None:
+        """Add one attempt to the root's account. Also counts when the visit is revoked."""
+        ...
+
+    def without_slot(self) -> AbstractAsyncContextManager[None]:
+        """Give the stage's slot back for the length of the block (a wait between attempts), then take it again."""
+        ...
+
+
+class Reply(Protocol):
+    """An answer of a model."""
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def parsed(self) -> object:
+        """The validated object when a schema was asked for, else None."""
+        ...
+
+
+class OpenModel(Protocol):
+    """A model that is open for a run. Its `call` is the full call stack, retries and all."""
+
+    async def call(self, visit: Visit, messages: Sequence[Message], **params: object) -> Reply:
+        """Ask the model. Raises `ItemError` with the class of the fault; cancellation cancels the request."""
+        ...
+
+
+class Resource(Protocol[T_co]):
+    """A frozen definition of something that lives as long as a run. Equal definitions are opened once a run."""
+
+    def open(self) -> AbstractAsyncContextManager[T_co]: ...
+
+
+class Source(Protocol):
+    """Where input records come from. Iterated once, by one task, from start to end."""
+
+    def open(self) -> AbstractAsyncContextManager[AsyncIterator[Input]]:
+        """Open the source; the iterator never reads more than one block ahead. Raises `SourceError`."""
+        ...
+
+
+class Sink(Protocol):
+    """Where records go. A record is settled when `write` has returned."""
+
+    async def write(self, record: Record) -> None: ...

@@ -1,0 +1,86 @@
+"""What a root leaves behind: one `Record` in, one `Record` out.
+
+`Input` is what a source yields; `Record` is the outcome of a root. Both are values, and a standard record holds nothing
+that differs between two runs with the same answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from pipeline.core.errors import Failure, ItemError
+from pipeline.core.state import Message
+from pipeline.core.usage import Cost, Usage
+
+Status: TypeAlias = Literal["ok", "partial", "failed", "skipped", "cancelled"]
+
+STATUSES: tuple[Status, ...] = ("ok", "partial", "failed", "skipped", "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One record of the input.
+
+    `value` is what the first stage receives: the prompt of a text line, the fields of a structured record, or any
+    object given by code. `fields` are what templates see as `input`. `defect` marks a record that could not be read:
+    it is admitted, and fails without visiting a stage, so that it has an outcome like every other one.
+    """
+
+    value: object
+    id: str | None = None  #: None: the run numbers it by its position
+    prompt: str | None = None
+    fields: Mapping[str, object] = field(default_factory=dict[str, object])
+    messages: tuple[Message, ...] = ()
+    defect: ItemError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The outcome of one root."""
+
+    id: str
+    index: int  #: position in the input, from 0
+    status: Status
+    output: object  #: the last stage's output; None unless ok or partial
+    outputs: Mapping[str, object]  #: by stage name, what was finished
+    error: Failure | None
+    usage: Usage
+    cost: Cost | None  #: None when nothing was called; its `usd` is None when a price is unknown
+    input: object  #: the record as it came in
+    missing: tuple[str, ...] = ()  #: what a partial output lacks, as composite.branch
+    parent: str | None = None  #: the root's id, when one root yields several records
+
+    def standard(self) -> dict[str, object]:
+        """The record as it is written: fixed key order, nothing volatile."""
+        record: dict[str, object] = {
+            "id": self.id,
+            "index": self.index,
+            "status": self.status,
+            "output": self.output,
+            "outputs": dict(self.outputs),
+            "error": self.error.as_json() if self.error else None,
+            "usage": usage_json(self.usage),
+            "cost": {"usd": self.cost.usd, "source": self.cost.source} if self.cost else None,
+            "input": self.input,
+        }
+        if self.missing:
+            record["missing"] = list(self.missing)
+        if self.parent is not None:
+            record["parent"] = self.parent
+        return record
+
+
+def usage_json(usage: Usage) -> dict[str, object]:
+    """The `usage` object of a record; an estimate says that it is one."""
+    counts: dict[str, object] = {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cached_input_tokens": usage.cached_input_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+        "requests": usage.requests,
+    }
+    if usage.estimated:
+        counts["estimated"] = True
+    return counts

@@ -1,0 +1,40 @@
+"""What model calls used and what that cost; the numbers of a record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens and requests, summed over attempts. `estimated` says that a server left its own count out."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_tokens: int = 0  #: the part of `input_tokens` that the server read from its cache
+    reasoning_tokens: int = 0  #: the part of `output_tokens` that is not in the text
+    requests: int = 0  #: physical tries, failed ones included
+    estimated: bool = False
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_input_tokens + other.cached_input_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            self.requests + other.requests,
+            self.estimated or other.estimated,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Money spent, in US dollars, and where the price came from. `usd` is None when any part has no known price."""
+
+    usd: float | None
+    source: str
+
+    def __add__(self, other: Cost) -> Cost:
+        usd = None if self.usd is None or other.usd is None else self.usd + other.usd
+        source = self.source if other.source in self.source.split(" + ") else f"{self.source} + {other.source}"
+        return Cost(usd, source)
