@@ -29,7 +29,7 @@ class ConversationState:
     """An immutable conversation: `messages` in order, and the `outputs` of stages by stage name."""
 
     messages: tuple[Message, ...] = ()
-    outputs: Mapping[str, object] = field(default=_EMPTY)
+    outputs: Mapping[str, object] = field(default_factory=lambda: _EMPTY)
 
     def add_message(self, message: Message) -> ConversationState:
         """Return a new state with `message` appended; this one stays as it is."""
