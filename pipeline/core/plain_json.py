@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time
 from enum import Enum
@@ -81,21 +81,21 @@ def write(value: object, *, sort_keys: bool = False) -> bytes:
 
 def hides_nan(value: object) -> bool:
     """Say whether a NaN or an infinity is anywhere in a value that the fast codec wrote (it writes them as null)."""
-    stack = [value]
+    stack: list[Iterable[object]] = [(value,)]
     while stack:
-        value = stack.pop()
-        kind = type(value)
-        if kind in _LEAVES:
-            continue
-        if kind is dict:
-            stack.extend(cast(dict[str, object], value).values())
-        elif kind is list or kind is tuple:
-            stack.extend(cast(Sequence[object], value))
-        elif isinstance(value, float):
-            if not math.isfinite(value):
-                return True
-        elif not isinstance(value, (str, int)):
-            stack.append(plain(value))
+        for member in stack.pop():
+            kind = type(member)
+            if kind in _LEAVES:
+                continue
+            if kind is dict:
+                stack.append(cast(dict[str, object], member).values())
+            elif kind is list or kind is tuple:
+                stack.append(cast(Sequence[object], member))
+            elif isinstance(member, float):
+                if not math.isfinite(member):
+                    return True
+            elif not isinstance(member, (str, int)):
+                stack.append((plain(member),))
     return False
 
 

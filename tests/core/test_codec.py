@@ -62,11 +62,13 @@ def test_any_bytes_are_decoded_as_the_standard_library_does_or_are_located(data:
     try:
         value = decode(data)
     except BadJson as error:
-        assert 0 <= error.offset <= len(data)
-        assert 1 <= error.column <= len(data) + 1
-        assert str(error) == f"column {error.column}: {error.reason}"
+        refusal = error
     else:
         assert value == json.loads(data.decode())
+        return
+    assert 0 <= refusal.offset <= len(data)
+    assert 1 <= refusal.column <= len(data) + 1
+    assert str(refusal) == f"column {refusal.column}: {refusal.reason}"
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,7 @@ def test_any_bytes_are_decoded_as_the_standard_library_does_or_are_located(data:
         (Point(1, 2), b'{"y":1,"x":2}'),
         (Message("user", "hi"), b'{"role":"user","content":"hi","name":null}'),
         (Colour.RED, b'"red"'),
-        ({1: "a", True: "b"}, b'{"1":"b"}'),  # equal keys of one dict
+        ({1: "a"}, b'{"1":"a"}'),
         ({Colour.RED: 1, False: 2}, b'{"red":1,"false":2}'),
         (datetime(2026, 1, 2, 3, 4, 5), b'"2026-01-02T03:04:05"'),
         (UUID(int=1), b'"00000000-0000-0000-0000-000000000001"'),
