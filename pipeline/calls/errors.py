@@ -1,0 +1,71 @@
+"""Why a call failed, classed by what to do about it; and why a model cannot be opened."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, TypeAlias
+
+from pipeline.core.errors import ItemError, PipelineError
+from pipeline.core.usage import Cost, Usage
+
+#: retry: nothing was paid, try again. ambiguous: it may have been paid, try again once. fail: this request will never
+#: succeed. stop: no request of this run will. park: it will succeed, later than anybody waits here.
+FaultClass: TypeAlias = Literal["retry", "ambiguous", "fail", "stop", "park"]
+
+
+class ModelError(PipelineError):
+    """A model cannot be opened; the text says what to set."""
+
+
+class CallError(ItemError):
+    """Why a call, or one attempt of it, failed."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        fault: FaultClass,
+        type: str,
+        http_status: int | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+        usage: Usage | None = None,
+        cost: Cost | None = None,
+        answer: str | None = None,
+    ) -> None:
+        super().__init__(
+            message,
+            type=type,
+            retryable=fault in ("retry", "ambiguous", "park"),
+            http_status=http_status,
+            request_id=request_id,
+        )
+        self.fault: FaultClass = fault
+        self.stops_run = fault == "stop"
+        self.retry_after = retry_after  #: seconds the server asked us to wait
+        self.usage = usage or Usage(requests=1)  #: of the attempt that failed
+        self.cost = cost
+        self.answer = answer  #: what the model said, when that is what was wrong
+
+    def after(self, attempts: int, why_no_more: str | None = None) -> CallError:
+        """Return this error as the end of the whole call: how many attempts were made, and why there is no other."""
+        if attempts > 1 or why_no_more:
+            said = f"after {attempts} attempt{'s' if attempts > 1 else ''}"
+            self.message += f" ({said}{'; ' + why_no_more if why_no_more else ''})"
+            self.args = (self.message,)
+        self.attempts = attempts
+        return self
+
+
+def redacted(text: str, secret: str | None, limit: int = 300) -> str:
+    """Return one line of a server's `text` that is safe to show: without the key, however the server masked it.
+
+    Providers quote the key they refused, often with its last characters in clear; so a word that has stars in it, or
+    shares its start or end with the key, goes too.
+    """
+    line = " ".join("".join(each if each.isprintable() else " " for each in text).split())
+    line = re.sub(r"\S*\*{2,}\S*", "[key]", line)
+    if secret:
+        ends = "|".join(re.escape(end) for end in {secret, secret[:8], secret[-4:]} if len(end) >= 4)
+        line = re.sub(rf"[\w.*-]*(?:{ends})[\w.*-]*", "[key]", line) if ends else line
+    return line if len(line) <= limit else line[:limit] + "…"

@@ -1,0 +1,66 @@
+"""The one place where a failed attempt becomes another attempt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import anyio
+
+from pipeline.calls.call import Call, CallIdentity, Reply, Request
+from pipeline.calls.errors import CallError
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Tries again what may succeed, after a wait that grows and is spread.
+
+    The wait before attempt n+1 is drawn from nothing to `wait_initial * 2**(n-1)`, at most `wait_max` seconds (full
+    jitter: clients that failed together do not come back together). It is drawn from the call's identity, so two runs
+    wait alike. What the server asked for is waited first. A call ends when its attempts are used, when the server asks
+    for more than `wait_max`, or when the wait would outlive the item. What may have been paid already is tried
+    `ambiguous` times more, no matter how many attempts are left. The stage's slot is given back during the wait.
+    """
+
+    attempts: int = 4
+    wait_initial: float = 0.5
+    wait_max: float = 60.0
+    ambiguous: int = 1
+
+    def __call__(self, call: Call, /) -> Call:
+        async def retried(request: Request) -> Reply:
+            doubtful = 0
+            for attempt in range(1, self.attempts + 1):
+                try:
+                    reply = await call(replace(request, attempt=attempt))
+                except CallError as error:
+                    doubtful += error.fault == "ambiguous"
+                    wait = self.wait_before_next(error, request, attempt, doubtful, anyio.current_time())
+                else:
+                    return replace(reply, attempts=attempt)
+                async with request.visit.without_slot():
+                    await anyio.sleep(wait)
+            raise AssertionError("the last attempt returns or raises")
+
+        return retried
+
+    def wait_before_next(self, error: CallError, request: Request, attempt: int, doubtful: int, now: float) -> float:
+        """Return the seconds to wait after `attempt` failed with `error`; raise it when there is no next attempt."""
+        if error.fault not in ("retry", "ambiguous"):
+            raise error.after(attempt)
+        if attempt >= self.attempts or doubtful > self.ambiguous:
+            raise error.after(attempt)
+        asked = error.retry_after or 0.0
+        if asked > self.wait_max:
+            error.fault = "park"
+            raise error.after(attempt, f"the server asks to wait {asked:g} s, more than {self.wait_max:g} s")
+        wait = asked + self.backoff(request.identity, attempt)
+        deadline = request.visit.deadline
+        if deadline is not None and now + wait >= deadline:
+            raise error.after(attempt, f"another one after {wait:.1f} s would come too late for the item")
+        return wait
+
+    def backoff(self, identity: CallIdentity, attempt: int) -> float:
+        """Return the seconds drawn for the wait after `attempt` of the call `identity`."""
+        share = int.from_bytes(identity.digest("wait", attempt)[:8], "big") / 2**64
+        ceiling = self.wait_initial * 2 ** min(attempt - 1, 40)
+        return min(self.wait_max, ceiling) * share

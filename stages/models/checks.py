@@ -1,0 +1,23 @@
+"""What the numbers of a model's definition may be, as code gives them or as a pipeline file writes them."""
+
+from __future__ import annotations
+
+from pipeline.core.errors import DefinitionError, Problem
+from stages.models.distribution import Distribution
+
+
+def count(value: object, option: str) -> int:
+    """Return a whole number of at least 1. Raises `DefinitionError`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise DefinitionError(Problem(None, option, f"is {value!r}", "give a whole number, at least 1"))
+    return value
+
+
+def seconds(value: object, option: str) -> float:
+    """Return a time of more than 0 seconds, from a number or from `30s`. Raises `DefinitionError`."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise DefinitionError(Problem(None, option, f"is {value!r}", "give a time, as 30s"))
+    drawn = Distribution.parse(value, option)
+    if drawn.shape != "constant" or drawn.low <= 0:
+        raise DefinitionError(Problem(None, option, f"is {value!r}", "give a time of more than 0, as 30s"))
+    return drawn.low

@@ -1,0 +1,116 @@
+"""A model that needs no key and no network: an HTTP server in the process, behind the real SDK.
+
+The same code asks it as asks a provider, so what is tried on it is what will run. Its answers are drawn from the seed
+and from which attempt of which call of which item it is, never from order or time, so they are equal on both backends
+and in every run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from pipeline.calls.call import Parameters, Reply, Request
+from pipeline.calls.pricing import SIMULATED
+from pipeline.core.ports import Visit
+from pipeline.core.state import Message
+from stages.models.checks import seconds
+from stages.models.distribution import Distribution
+from stages.models.openai import OpenAIModel, OpenChat, open_chat
+from stages.models.simulated_faults import Faults
+
+if TYPE_CHECKING:
+    from stages.models.simulated_server import Ledger
+
+IDENTITY_HEADER: Final = "x-penstock-call"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedModel:
+    """A frozen description of a simulated model.
+
+    `latency` is the time of an answer in seconds (`0.5`, `"250ms"`, `"uniform:0.5s..2s"`, `"lognormal:1s,0.5"`,
+    `"exponential:1s"`), `tokens` the length of one in tokens (the same forms; None: as long as it needs), `errors` the
+    share of attempts that fail by status or name (`{"429": "3%", "timeout": 0.01}`). `model` "echo" answers with the
+    prompt itself; any other name answers a text that says it is simulated. Raises `DefinitionError`.
+    """
+
+    model: str = "default"
+    seed: int = 0
+    latency: Distribution | str | float = 0.0
+    tokens: Distribution | str | float | None = None
+    errors: Mapping[str, object] = field(default_factory=dict[str, object], hash=False)
+    fail_when: str | None = None  #: prompts with this text are refused (400)
+    hang_when: str | None = None  #: prompts with this text are never answered
+    max_concurrency: int | None = None
+    timeout: float | None = 120.0
+    attempts: int = 4
+    parameters: Parameters = field(default_factory=Parameters)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "latency", Distribution.parse(self.latency, "latency"))
+        if self.tokens is not None:
+            object.__setattr__(self, "tokens", Distribution.parse(self.tokens, "tokens"))
+        object.__setattr__(self, "errors", MappingProxyType(dict(self.errors)))
+        if self.timeout is not None:
+            object.__setattr__(self, "timeout", seconds(self.timeout, "timeout"))
+        self.faults()
+        self.as_endpoint()
+
+    @property
+    def name(self) -> str:
+        return f"sim/{self.model}"
+
+    def faults(self) -> Faults:
+        return Faults.parse(self.errors, self.fail_when, self.hang_when)
+
+    def open(self) -> AbstractAsyncContextManager[OpenSimulated]:
+        """Open the model for a run."""
+        return _open(self)
+
+    def as_endpoint(self) -> OpenAIModel:
+        """Return the definition that asks this model as it would ask a provider."""
+        return OpenAIModel(
+            provider="sim",
+            model=self.model,
+            base_url="http://sim.localhost/v1",  # never looked up: the transport answers by itself
+            max_concurrency=self.max_concurrency,
+            timeout=self.timeout,
+            attempts=self.attempts,
+            parameters=self.parameters,
+            token_field="max_completion_tokens",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSimulated:
+    """A simulated model that is open; `ledger` counts what its server saw."""
+
+    chat: OpenChat
+    ledger: Ledger
+
+    async def call(self, visit: Visit, messages: Sequence[Message], **params: object) -> Reply:
+        """As `OpenChat.call`."""
+        return await self.chat.call(visit, messages, **params)
+
+
+@asynccontextmanager
+async def _open(definition: SimulatedModel) -> AsyncGenerator[OpenSimulated]:
+    from stages.models.simulated_server import SimulatedTransport
+
+    server = SimulatedTransport(definition)
+    async with open_chat(
+        definition.as_endpoint(),
+        None,
+        lambda: server,
+        price_with=lambda usage: SIMULATED,
+        headers_of=_identity,
+    ) as chat:
+        yield OpenSimulated(chat, server.ledger)
+
+
+def _identity(request: Request) -> Mapping[str, str]:
+    return {IDENTITY_HEADER: request.identity.digest(request.attempt).hex()}

@@ -1,0 +1,85 @@
+"""One transport made of many small connection pools, which reads each answer whole and never more than a cap of it.
+
+The HTTP library's pool does work in proportion to its connections for every request; pools of at most `POOL` requests
+each keep that small with thousands in flight. Reading happens here, below the SDK, so that the cap holds for error
+bodies too, and so that the requests in each pool can be counted exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import httpx2
+
+POOL: Final = 32  #: requests in flight of one pool
+MAX_ANSWER: Final = 16 * 1024 * 1024  #: bytes of one answer, after decoding
+
+
+class TransportRefusal(Exception):
+    """The transport itself said no; nothing is wrong with the connection."""
+
+
+class ResponseTooLarge(TransportRefusal):
+    """An answer is longer than `MAX_ANSWER`."""
+
+
+class ForeignHost(TransportRefusal):
+    """A request would leave the host that its key is bound to."""
+
+
+@dataclass(slots=True, eq=False)
+class _Pool:
+    transport: httpx2.AsyncHTTPTransport
+    busy: int = 0  #: requests in flight; changed without an await in between, so no lock
+
+
+@dataclass(slots=True, eq=False)
+class PooledTransport(httpx2.AsyncBaseTransport):
+    """Sends to `host` only. A request goes to the first pool with room, so that an idle run keeps few connections."""
+
+    host: str
+    max_answer: int = MAX_ANSWER
+    _pools: list[_Pool] = field(default_factory=list["_Pool"])
+    _tls: object = None
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        if request.url.raw_host.decode("ascii").strip("[]") != self.host:
+            raise ForeignHost(f"a request to {request.url.host!r} on a connection for {self.host!r}")
+        pool = self._pool_with_room()
+        pool.busy += 1
+        try:
+            response = await pool.transport.handle_async_request(request)
+            try:
+                return await self._whole(response)
+            finally:
+                await response.aclose()
+        finally:
+            pool.busy -= 1
+
+    async def aclose(self) -> None:
+        while self._pools:
+            await self._pools.pop().transport.aclose()
+
+    def _pool_with_room(self) -> _Pool:
+        for pool in self._pools:
+            if pool.busy < POOL:
+                return pool
+        if self._tls is None:  # reading the trust store takes milliseconds, so all pools share one
+            self._tls = httpx2.create_ssl_context(trust_env=False)
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=POOL)
+        pool = _Pool(httpx2.AsyncHTTPTransport(verify=self._tls, limits=limits, trust_env=False))  # pyright: ignore[reportArgumentType]
+        self._pools.append(pool)
+        return pool
+
+    async def _whole(self, response: httpx2.Response) -> httpx2.Response:
+        parts: list[bytes] = []
+        size = 0
+        async for part in response.aiter_bytes():
+            size += len(part)
+            if size > self.max_answer:
+                raise ResponseTooLarge(f"the answer is longer than {self.max_answer:,} bytes")
+            parts.append(part)
+        decoded = ("content-encoding", "content-length", "transfer-encoding")
+        headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in decoded]
+        return httpx2.Response(response.status_code, headers=headers, content=b"".join(parts))

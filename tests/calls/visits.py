@@ -1,0 +1,55 @@
+"""A visit for tests: it keeps what was charged, how often it was asked, and how long its slot was given back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+
+from pipeline.core.errors import CallsClosed
+from pipeline.core.usage import Cost, Usage
+
+
+@dataclass
+class FakeVisit:
+    """Satisfies `pipeline.core.ports.Visit`."""
+
+    stage: str = "ask"
+    item_id: str = "1"
+    path: tuple[str, ...] = ("ask",)
+    deadline: float | None = None
+    closed: bool = False
+    charges: list[tuple[Usage, Cost | None]] = field(default_factory=list)
+    admitted: int = 0
+    calls: int = 0
+    slot_held: bool = True
+    given_back: int = 0
+
+    def next_ordinal(self) -> int:
+        self.calls += 1
+        return self.calls - 1
+
+    def admit_call(self) -> None:
+        if self.closed:
+            raise CallsClosed("no new calls")
+        self.admitted += 1
+
+    def charge(self, usage: Usage, cost: Cost | None) -> None:
+        self.charges.append((usage, cost))
+
+    def without_slot(self) -> AbstractAsyncContextManager[None]:
+        return self._without_slot()
+
+    @asynccontextmanager
+    async def _without_slot(self) -> AsyncIterator[None]:
+        assert self.slot_held
+        self.slot_held = False
+        self.given_back += 1
+        try:
+            yield
+        finally:
+            self.slot_held = True
+
+    @property
+    def requests(self) -> int:
+        return sum(usage.requests for usage, _ in self.charges)
