@@ -42,6 +42,18 @@ class SourceError(PipelineError):
     """The input cannot be read at all; says which, why, and what to do."""
 
 
+class SinkError(PipelineError):
+    """The output cannot be opened as asked, so nothing was begun; says which, why, and what to do."""
+
+
+class WriteError(SinkError):
+    """The output could not be written to its end (disk full, I/O error). It is not tried again."""
+
+
+class SinkClosed(PipelineError, BrokenPipeError):
+    """The reader of the output has left, as `head` does: nobody wants more records."""
+
+
 class InvariantError(PipelineError):
     """The engine broke one of its own laws: a bug. It crashes the run."""
 

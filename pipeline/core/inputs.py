@@ -1,0 +1,138 @@
+"""What a record's prompt is: text is its own prompt, and of fields the one that is named, or the likeliest, is.
+
+Sources and the engine share this, so that a mapping given by code and a line of JSON mean the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast, get_args
+
+from pipeline.core.errors import ItemError
+from pipeline.core.record import Input
+from pipeline.core.state import Message, Role
+
+#: Where a prompt is looked for, the likeliest first.
+PROMPT_FIELDS = ("prompt", "text", "input", "question", "instruction", "messages")
+
+_ROLES: tuple[str, ...] = get_args(Role)
+
+
+def input_of_text(text: str, *, id: str | None = None) -> Input:
+    """Return the record whose prompt is `text`."""
+    return Input(text, id, text, {"prompt": text})
+
+
+def input_of_fields(fields: Mapping[str, object], field: str | None = None, *, id: str | None = None) -> Input:
+    """Return the record that has `fields`, its prompt taken from `field`, or else from the first of `PROMPT_FIELDS`.
+
+    A conversation in `messages` starts the record's own; when no other field gives a prompt, its last message, if it is
+    the user's, is the prompt and the ones before it start the conversation. Fields that nobody named and that hold no
+    text are not a prompt; a record may have none. A named field that is missing or no text, and a conversation that is
+    malformed, is a `defect`.
+    """
+    try:
+        prompt, messages = _prompt_and_messages(fields, field)
+    except ItemError as error:
+        return Input(fields, id, None, fields, (), error)
+    return Input(fields, id, prompt, fields, messages)
+
+
+def guess_field(fields: Mapping[str, object]) -> str | None:
+    """Return the name of the field that holds the prompt, if one of `PROMPT_FIELDS` does."""
+    for name in PROMPT_FIELDS:
+        value = fields.get(name)
+        if isinstance(value, str) or (name == "messages" and _is_conversation(value)):
+            return name
+    return None
+
+
+def _prompt_and_messages(fields: Mapping[str, object], field: str | None) -> tuple[str | None, tuple[Message, ...]]:
+    name = field or guess_field(fields)
+    if name == "messages" and not isinstance(fields.get(name), str):
+        messages = _messages(_named(fields, name))
+        if messages and messages[-1].role == "user":
+            return messages[-1].content, messages[:-1]
+        return None, messages
+    prompt = None if name is None else _text(_named(fields, name), name)
+    conversation = fields.get("messages")
+    return prompt, _messages(conversation) if _is_conversation(conversation) else ()
+
+
+def _named(fields: Mapping[str, object], name: str) -> object:
+    try:
+        return fields[name]
+    except KeyError:
+        have = ", ".join(list(fields)[:12]) or "no fields"
+        raise _defect(f"field {name!r} is missing; the record has {have}") from None
+
+
+def _text(value: object, name: str) -> str:
+    if isinstance(value, str):
+        return value
+    raise _defect(f"field {name!r} holds {_kind(value)}; a prompt is text")
+
+
+def _is_conversation(value: object) -> bool:
+    if not isinstance(value, (list, tuple)) or not value:
+        return False
+    first = cast(Sequence[object], value)[0]
+    return isinstance(first, Message) or (isinstance(first, Mapping) and "role" in first)
+
+
+def _messages(value: object) -> tuple[Message, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise _defect(f"field 'messages' holds {_kind(value)}; it is a list of objects with role and content")
+    return tuple(_message(member, i) for i, member in enumerate(cast(Sequence[object], value)))
+
+
+def _message(value: object, position: int) -> Message:
+    where = f"messages[{position}]"
+    if isinstance(value, Message):
+        return value
+    if not isinstance(value, Mapping):
+        raise _defect(f"{where} is {_kind(value)}; a message is an object with role and content")
+    message = cast(Mapping[str, object], value)
+    role, name = message.get("role"), message.get("name")
+    if role not in _ROLES:
+        raise _defect(f"{where}.role is {role!r:.60}; roles are {', '.join(_ROLES)}")
+    if name is not None and not isinstance(name, str):
+        raise _defect(f"{where}.name is {_kind(name)}; a name is text")
+    return Message(cast(Role, role), _content(message.get("content"), f"{where}.content"), name)
+
+
+def _content(value: object, where: str) -> str:
+    """Return the text of a message: itself, or its text parts put together."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, (list, tuple)):
+        raise _defect(f"{where} is {_kind(value)}; content is text, or a list of text parts")
+    texts: list[str] = []
+    for position, part in enumerate(cast(Sequence[object], value)):
+        text = cast(Mapping[str, object], part).get("text") if isinstance(part, Mapping) else None
+        if not isinstance(text, str):
+            raise _defect(f"{where}[{position}] has no text; only text parts can be sent on")
+        texts.append(text)
+    return "".join(texts)
+
+
+def _kind(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return f"the number {value!r:.40}"
+        case str():
+            return "text"
+        case Mapping():
+            return "an object"
+        case list() | tuple():
+            return "a list"
+        case _:
+            return f"a {type(value).__name__}"
+
+
+def _defect(reason: str) -> ItemError:
+    return ItemError(reason, type="InvalidInput")

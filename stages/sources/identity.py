@@ -1,0 +1,101 @@
+"""Ids of records: the one they bring, or else a hash of what they say, numbered when it is said again.
+
+Identity does not depend on the position, so that a resumed run knows its records again in a file that has grown.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Generic, TypeVar
+
+from pipeline.core.codec import canonical
+from pipeline.core.errors import ItemError
+
+#: Distinct contents, and distinct ids, that are remembered. A repeat that comes later than this many others is not
+#: noticed as one, which is the price of reading endless input in bounded memory.
+HORIZON = 32_768
+
+V = TypeVar("V")
+
+
+class _Recent(Generic[V]):
+    """The `HORIZON` keys last used, and a value for each."""
+
+    def __init__(self) -> None:
+        self._values: OrderedDict[bytes | str, V] = OrderedDict()
+
+    def get(self, key: bytes | str) -> V | None:
+        if key not in self._values:
+            return None
+        self._values.move_to_end(key)
+        return self._values[key]
+
+    def put(self, key: bytes | str, value: V) -> None:
+        self._values[key] = value
+        if len(self._values) > HORIZON:
+            self._values.popitem(last=False)
+
+
+class Identity:
+    """Gives the records of one run their ids. What changes: the ids and contents seen lately."""
+
+    def __init__(self, id_field: str | None = None) -> None:
+        self._id_field = id_field
+        self._contents = _Recent[int]()
+        self._places = _Recent[str]()
+
+    def of_content(self, value: object) -> str:
+        """Return 16 hex digits of the content of a record; its second occurrence ends in `#2`, the third in `#3`."""
+        return self.of_bytes(canonical(value))
+
+    def of_bytes(self, data: bytes) -> str:
+        """Return the same of bytes that could not be read."""
+        digest = blake2b(data, digest_size=8).digest()
+        count = (self._contents.get(digest) or 0) + 1
+        self._contents.put(digest, count)
+        return digest.hex() if count == 1 else f"{digest.hex()}#{count}"
+
+    def of_fields(self, fields: Mapping[str, object], place: str) -> tuple[str, ItemError | None]:
+        """Return the id of a record, and what is wrong with it: an id twice, or none where one was asked for.
+
+        `place` is where the record stands; when its id comes again, the message names both places. The later record
+        gets the id with a number, so that it too can be told apart.
+        """
+        try:
+            explicit = self._explicit(fields)
+        except ItemError as error:
+            return self.of_content(fields), error
+        if explicit is None:
+            return self.of_content(fields), None
+        first = self._places.get(explicit)
+        if first is None:
+            self._places.put(explicit, place)
+            return explicit, None
+        return self._numbered(explicit, place), ItemError(
+            f"id {explicit!r:.100} was given before, by {first}", type="InvalidInput"
+        )
+
+    def _explicit(self, fields: Mapping[str, object]) -> str | None:
+        if self._id_field is None:
+            return _id(fields.get("id")) or _id(fields.get("custom_id"))
+        if self._id_field not in fields:
+            raise ItemError(f"the id field {self._id_field!r} is missing", type="InvalidInput")
+        value = _id(fields[self._id_field])
+        if value is None:
+            raise ItemError(f"the id field {self._id_field!r} holds no text and no integer", type="InvalidInput")
+        return value
+
+    def _numbered(self, explicit: str, place: str) -> str:
+        occurrence = 2
+        while self._places.get(f"{explicit}#{occurrence}") is not None:
+            occurrence += 1
+        self._places.put(f"{explicit}#{occurrence}", place)
+        return f"{explicit}#{occurrence}"
+
+
+def _id(value: object) -> str | None:
+    if isinstance(value, str):
+        return value or None
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
