@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from pipeline.core.record import Input, Record
 from pipeline.core.state import Message
@@ -83,6 +83,7 @@ class Resource(Protocol[T_co]):
     def open(self) -> AbstractAsyncContextManager[T_co]: ...
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where input records come from. Iterated once, by one task, from start to end."""
 

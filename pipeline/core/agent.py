@@ -1,0 +1,172 @@
+"""The one interface of agents, and the stage that any agent is.
+
+    name: str
+    async def process(self, prompt: str, state: ConversationState) -> str
+
+A third parameter is the visit, whose `await visit.call(model, messages, **params)` is the full call stack. Functions of
+that shape are agents too, and so are blocking ones, which run in worker threads. Orchestration knows agents by nothing
+else, so they can be put in sequence, in parallel or under a coordinator without being touched.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast, runtime_checkable
+
+from pipeline.core.codec import encode
+from pipeline.core.errors import DefinitionError, ItemError, Problem
+from pipeline.core.item import Item
+from pipeline.core.leaf import LeafStage, Process, Visited, accepts
+from pipeline.core.names import Fields
+from pipeline.core.ports import Reply, Resource
+from pipeline.core.stage import OnError, Template
+from pipeline.core.state import ConversationState, Message
+from pipeline.core.templates import Template as PromptTemplate
+from pipeline.core.threads import Threads, is_blocking
+from pipeline.core.visit import Visit, template_names
+
+if TYPE_CHECKING:
+    from pipeline.core.scope import Scope
+    from pipeline.core.workers import Worker
+
+#: slots of an agent that does not say
+AGENT_CONCURRENCY = 16
+
+
+class Agent(Protocol):
+    """Something that answers a prompt. `process` may be a coroutine function or a blocking one, and may take the visit
+    as its third parameter; it returns text, a `Reply`, or any JSON-able value for structured output."""
+
+    @property
+    def name(self) -> str: ...
+
+    def process(self, prompt: str, state: ConversationState, /) -> Awaitable[str] | str: ...
+
+
+AgentFunction: TypeAlias = Callable[..., object]
+
+
+@runtime_checkable
+class HasResources(Protocol):
+    """An agent that needs something opened for the run, such as its model."""
+
+    def resources(self) -> tuple[Resource[object], ...]: ...
+
+
+@runtime_checkable
+class HasFields(Protocol):
+    """An agent whose output has known fields."""
+
+    def fields(self) -> Fields | None: ...
+
+
+def is_agent(thing: object) -> bool:
+    """Say whether `thing` has the shape of an agent: a name and `process(prompt, state)`, or such a function."""
+    process = getattr(thing, "process", None)
+    if isinstance(getattr(thing, "name", None), str) and callable(process):
+        return accepts(process, 2)
+    return inspect.isfunction(thing) and thing.__name__ != "<lambda>" and accepts(thing, 2)
+
+
+def stage_of_agent(
+    agent: object,
+    *,
+    prompt: str | PromptTemplate | None = None,
+    concurrency: int = AGENT_CONCURRENCY,
+    on_error: OnError | None = None,
+    name: str | None = None,
+) -> AgentStage:
+    """Make the stage of `agent`: an object of the `Agent` shape, or a function of that shape."""
+    if not is_agent(agent):
+        what = getattr(agent, "__name__", type(agent).__name__)
+        raise DefinitionError(
+            Problem(name, None, f"{what!r} is not an agent", "an agent has a name and process(prompt, state)")
+        )
+    process = cast(AgentFunction, getattr(agent, "process", agent))
+    own_name = getattr(agent, "name", None) if process is not agent else getattr(agent, "__name__", None)
+    template = PromptTemplate(prompt) if isinstance(prompt, str) else prompt
+    return AgentStage(name or str(own_name), concurrency, on_error, agent, template)
+
+
+@dataclass(frozen=True)
+class AgentStage(LeafStage):
+    """An agent as a stage: its prompt is the rendered template, else the previous stage's output (text, or JSON if
+    structured), else the record's prompt; its answer is the stage's output and joins the conversation."""
+
+    concurrency: int = AGENT_CONCURRENCY
+    on_error: OnError | None = None
+    agent: object = None
+    prompt: PromptTemplate | None = None
+
+    @property
+    def calls(self) -> bool:
+        return True
+
+    @property
+    def process_function(self) -> AgentFunction:
+        """The agent's `process`, or the function that it is."""
+        return cast(AgentFunction, getattr(self.agent, "process", self.agent))
+
+    def templates(self) -> Mapping[str, Template]:
+        return {"prompt": self.prompt} if self.prompt is not None else {}
+
+    def produces(self) -> Mapping[str, Fields | None]:
+        return {self.name: self.agent.fields() if isinstance(self.agent, HasFields) else None}
+
+    def resources(self) -> tuple[Resource[object], ...]:
+        return self.agent.resources() if isinstance(self.agent, HasResources) else ()
+
+    def bind(self, scope: Scope) -> Process:
+        function = self.process_function
+        with_visit = accepts(function, 3)
+        threads = Threads(scope.machine, self.name, self.concurrency) if is_blocking(function) else None
+
+        async def process(item: Item, worker: Worker) -> Visited:
+            prompt = self.prompt_for(item)
+            args = (prompt, item.state, Visit(worker, item)) if with_visit else (prompt, item.state)
+            if threads is not None:
+                return self.answered(item, prompt, await threads.run(function, *args))
+            answer = function(*args)
+            return self.answered(item, prompt, await answer if inspect.isawaitable(answer) else answer)
+
+        return process
+
+    def prompt_for(self, item: Item) -> str:
+        """The prompt that this agent is given for `item`."""
+        if self.prompt is not None:
+            return self.prompt.render(template_names(item))
+        record = item.frame.root.record
+        if item.value is not record.value:
+            return item.value if isinstance(item.value, str) else encode(item.value).decode()
+        if record.prompt is not None:
+            return record.prompt
+        if isinstance(record.value, str):
+            return record.value
+        if record.messages:
+            return ""
+        raise ItemError(
+            f"the record has no prompt; give stage {self.name!r} a prompt template, or the record a field `prompt`",
+            type="NoPrompt",
+        )
+
+    def answered(self, item: Item, prompt: str, answer: object) -> Visited:
+        """The item that goes on with `answer` as this stage's output, question and answer added to the conversation."""
+        value, text = read_answer(answer)
+        if value is None:
+            raise ItemError(f"agent {self.name!r} returned None; it has to return text, a reply or a value")
+        question = (Message("user", prompt),) if prompt else ()
+        state = item.state.add_messages((*question, Message("assistant", text, self.name)))
+        return Item(value, state.add_output(self.name, value), item.frame, item.missing)
+
+
+def read_answer(answer: object) -> tuple[object, str]:
+    """The output of an answer, and the text of its message."""
+    if answer is None or isinstance(answer, str):
+        return answer, answer or ""
+    text = getattr(answer, "text", None)
+    if isinstance(text, str):
+        reply = cast(Reply, answer)
+        return (text if reply.parsed is None else reply.parsed), text
+    return answer, encode(answer).decode()

@@ -1,0 +1,178 @@
+"""Stages that own an inner network: each item in opens one group, and gives one item or one outcome.
+
+A composite takes items in one at a time, sends the members of each out to its bodies, and goes on to the next item
+while the groups are joined; it takes none in while joined items wait for room, so a slow stage still blocks its
+producers. It holds no slot.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from anyio import BrokenResourceError, CancelScope, EndOfStream, WouldBlock, create_task_group
+
+from pipeline.core.errors import Failure
+from pipeline.core.groups import Group, Joined, Joiner, Rules
+from pipeline.core.item import Frame, Item, Outcome
+from pipeline.core.stage import Body, OnError, Stage
+from pipeline.core.streams import Exit, Inbox, Outbox
+from pipeline.core.topology import fuse
+
+if TYPE_CHECKING:
+    from pipeline.core.scope import Scope
+
+
+@dataclass(frozen=True)
+class Composite(Stage):
+    """A stage made of stages. Subclasses say how an item fans out and how its members are joined."""
+
+    async def run(self, inbox: Inbox, outbox: Outbox, scope: Scope) -> None:
+        await CompositeRun(self, scope).run(inbox, outbox)
+
+    def rules(self) -> Rules:
+        """When a group is done. The default waits for all."""
+        return Rules()
+
+    def failing(self) -> OnError | None:
+        """What happens to an item whose group fails; None: what the pipeline says."""
+        return None
+
+    @abstractmethod
+    async def fan_out(self, item: Item, run: CompositeRun) -> None:
+        """Open a group for `item` and send its members out. Raising fails the item."""
+
+    @abstractmethod
+    def combine(self, group: Group, joined: Joined) -> Item | None:
+        """Make the item that goes on from a group that is ok or partial; None if it was resolved otherwise."""
+
+
+class CompositeRun:
+    """One composite in one run."""
+
+    def __init__(self, stage: Composite, scope: Scope) -> None:
+        self.stage = stage
+        self.scope = scope
+        self.joiner = Joiner(stage.name, stage.rules(), stage.combine, self._reject)
+        self.entries: dict[str, Outbox] = {}
+        self.task_group = create_task_group()
+        scope.machine.joiners.append(self.joiner)
+
+    async def run(self, inbox: Inbox, outbox: Outbox) -> None:
+        """Take items in until the inbox ends, and return when all of them have left."""
+        try:
+            async with self.task_group as tg:
+                for label, body in self.stage.bodies().items():
+                    self._start_body(label, body)
+                tg.start_soon(self.joiner.run_clock)
+                tg.start_soon(self._emit, outbox)
+                try:
+                    await self._take_in(inbox)
+                    await self.joiner.finish()
+                finally:
+                    for entry in self.entries.values():
+                        entry.close()
+        finally:
+            self.joiner.leave()
+
+    def _start_body(self, label: str, body: Body) -> None:
+        edge = self.scope.open_edge(fuse(body.stage.parts())[0].name)
+        self.entries[label] = edge.outbox
+        self.task_group.start_soon(self.scope.run_stage, body.stage, edge.inbox, Exit())
+
+    async def _emit(self, outbox: Outbox) -> None:
+        try:
+            await self.joiner.run_emitter(outbox)
+        except BrokenResourceError:  # downstream has left: nothing that is joined here has a place to go
+            self.task_group.cancel_scope.cancel()
+
+    async def _take_in(self, inbox: Inbox) -> None:
+        while True:
+            if self.joiner.congested:
+                await self.joiner.wait_clear()
+            try:
+                item = await inbox.receive()
+            except EndOfStream:
+                return
+            if item.frame.revoked:
+                item.frame.retire()
+            else:
+                await self._fan_out(item)
+
+    async def _fan_out(self, item: Item) -> None:
+        try:
+            await self.stage.fan_out(item, self)
+        except BrokenResourceError:
+            raise
+        except Exception as error:
+            self.fail(item, error)
+
+    # -- for subclasses -----------------------------------------------------------------------------------------
+
+    def fail(self, item: Item, error: Exception) -> None:
+        """Fail `item`, whose fan-out raised."""
+        group = item.frame.inner
+        if isinstance(group, Group):
+            group.fail(Failure.of(error, self.stage.name))
+        elif item.frame.revoked:
+            item.frame.retire()
+        else:
+            self.scope.fail(item, error, self.stage.name, self.stage.failing())
+
+    def _reject(self, item: Item, failure: Failure) -> None:
+        self.scope.conclude(item, failure, self.stage.failing())
+
+    async def send(self, group: Group, sends: Sequence[tuple[str, Item]]) -> None:
+        """Send members out to the bodies named by their labels, all at once; what a closed group has not sent is
+        abandoned, so one full branch does not hold up the others or the next item."""
+        blocked: list[tuple[Outbox, Item]] = []
+        for label, item in sends:
+            outbox = self.entries[label]
+            if item.frame.revoked:
+                item.frame.retire()
+                continue
+            try:
+                outbox.send_nowait(item)
+            except WouldBlock:
+                blocked.append((outbox, item))
+        if blocked:
+            await self._send_blocked(group, blocked)
+
+    async def _send_blocked(self, group: Group, blocked: Sequence[tuple[Outbox, Item]]) -> None:
+        with CancelScope() as scope:
+            outer, group.scope = group.scope, scope
+            if group.closed:
+                scope.cancel()
+            async with create_task_group() as tg:
+                for outbox, item in blocked:
+                    tg.start_soon(_send_or_retire, outbox, item)
+        group.scope = outer
+
+
+async def _send_or_retire(outbox: Outbox, item: Item) -> None:
+    try:
+        await outbox.send(item)
+    except BaseException:  # cancelled or broken: it was not taken, so it is ours to end
+        item.frame.resolve(Outcome("cancelled", item))
+        raise
+
+
+def rejoin(group: Group, name: str, value: object, items: Mapping[str, Item], *, complete: bool) -> Item:
+    """The item that goes on: what entered, with the members' messages in slot order and `value` as output of `name`.
+
+    `complete` says that members which did not end were not needed; what finished members lacked is kept either way.
+    """
+    entered = group.item
+    state = entered.state
+    shared = len(state.messages)
+    for item in items.values():
+        state = state.add_messages(item.state.messages[shared:])
+    missing = group.missing(among=items if complete else group.members)
+    return Item(value, state.add_output(name, value), entered.frame, entered.missing + missing)
+
+
+def member(item: Item, frame: Frame) -> Item:
+    """The item as a member of a group."""
+    return Item(item.value, item.state, frame, item.missing)

@@ -1,0 +1,128 @@
+"""The task that turns a source into roots: a credit first, then the record, then the hand-over.
+
+Only this task ever asks the source for its next record, from the first to the closing. A drain cancels it while it
+waits for the source, never during a hand-over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from time import monotonic
+from typing import TypeAlias, cast
+
+from anyio import CancelScope, move_on_after
+from anyio.lowlevel import checkpoint
+
+from pipeline.core.errors import SourceError
+from pipeline.core.inputs import input_of_fields
+from pipeline.core.machine import Machine
+from pipeline.core.ports import Source
+from pipeline.core.record import Input
+from pipeline.core.streams import BURST, BURST_SECONDS
+
+SourceLike: TypeAlias = "Source | Iterable[object] | AsyncIterable[object]"
+
+#: seconds that a user's async iterator has to close when the run ends
+CLOSING_SECONDS = 5.0
+
+
+def as_input(value: object) -> Input:
+    """Read what code gives as a record: a prompt, fields, an `Input`, or any object for the first stage."""
+    if isinstance(value, Input):
+        return value
+    if isinstance(value, str):
+        return Input(value, prompt=value)
+    if isinstance(value, Mapping):
+        return input_of_fields(cast("Mapping[str, object]", value))
+    return Input(value)
+
+
+async def feed(machine: Machine, source: SourceLike) -> None:
+    """Admit the records of `source` until it ends or the run drains. What it raises ends the run when all has settled."""
+    try:
+        with CancelScope() as scope:
+            if isinstance(source, Iterable) and not isinstance(source, str | bytes | Mapping):
+                await _feed_now(machine, iter(cast("Iterable[object]", source)), scope)
+            elif isinstance(source, AsyncIterable):
+                async with _closing(cast("AsyncIterable[object]", source)) as records:
+                    await _feed_later(machine, records, scope)
+            elif isinstance(source, Source):
+                async with source.open() as records:
+                    await _feed_later(machine, records, scope)
+            else:
+                raise SourceError(
+                    f"a source is an iterable or async iterable of prompts, or a Source; got {type(source).__name__}"
+                    + ("; put it in a list" if isinstance(source, str | bytes | Mapping) else "")
+                )
+    except Exception as error:
+        machine.source_failed(error)
+    finally:
+        machine.entrance_done()
+    machine.source_done()
+
+
+async def _feed_now(machine: Machine, records: Iterator[object], scope: CancelScope) -> None:
+    """Feed from a plain iterator, with a checkpoint every `BURST` records or `BURST_SECONDS`."""
+    window = machine.window
+    burst, since = 0, monotonic()
+    while not machine.draining:
+        burst += 1
+        if burst >= BURST or monotonic() - since > BURST_SECONDS:
+            await checkpoint()
+            burst, since = 0, monotonic()
+        if not window.free:
+            await _credit(machine, scope)
+            continue
+        try:
+            value = next(records)
+        except StopIteration:
+            return
+        await machine.enter(window.admit(as_input(value)))
+
+
+async def _feed_later(machine: Machine, records: AsyncIterator[object], scope: CancelScope) -> None:
+    """Feed from an async iterator. While it waits for a record it holds no credit that a submit could use."""
+    window = machine.window
+    burst, since = 0, monotonic()
+    while not machine.draining:
+        burst += 1
+        if burst >= BURST or monotonic() - since > BURST_SECONDS:
+            await checkpoint()
+            burst, since = 0, monotonic()
+        if not window.free:
+            await _credit(machine, scope)
+            continue
+        machine.feed_scope = scope
+        try:
+            value = await anext(records)
+        except StopAsyncIteration:
+            return
+        finally:
+            machine.feed_scope = None
+        record = as_input(value)
+        while not window.free:  # a submit took the credit while the source was slow
+            await _credit(machine, scope)
+        await machine.enter(window.admit(record))
+
+
+async def _credit(machine: Machine, scope: CancelScope) -> None:
+    """Wait until a credit can be had. A drain ends the feeder here."""
+    machine.feed_scope = scope
+    try:
+        await machine.window.wait_free()
+    finally:
+        machine.feed_scope = None
+
+
+@asynccontextmanager
+async def _closing(source: AsyncIterable[object]) -> AsyncIterator[AsyncIterator[object]]:
+    """Iterate `source`, and close its generator in this same task, within a time limit."""
+    records = aiter(source)
+    try:
+        yield records
+    finally:
+        close = getattr(records, "aclose", None)
+        if close is not None:
+            with move_on_after(CLOSING_SECONDS, shield=True):
+                await close()

@@ -1,0 +1,321 @@
+"""Fan-outs that are joined again: one `Group` an item that entered a composite, one `Joiner` a composite in a run.
+
+A group decides synchronously, at the moment its last relevant member resolves, so no two decisions can interleave. What
+it decides is put where the composite's emitter finds it, or resolves the item that entered.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import anyio
+from anyio import CancelScope, WouldBlock
+
+from pipeline.core.deadlines import Deadlines
+from pipeline.core.errors import Failure, ItemError
+from pipeline.core.item import Frame, Item, Outcome
+from pipeline.core.joins import Join, OnTimeout, Tally, Verdict, decide, decide_late
+from pipeline.core.streams import Outbox
+
+
+class Joined(NamedTuple):
+    """How a group ended."""
+
+    verdict: Verdict
+    late: bool  #: its time was up
+
+
+class Group:
+    """The members of one fan-out, open until it is decided.
+
+    What can change: `members` and `complete` while the fan-out is being made, `outcomes`, `closed`, `scope` (whoever is
+    still sending members out). Slots are in declaration order, whatever the timing.
+    """
+
+    __slots__ = (
+        "closed", "complete", "failed", "item", "joiner", "members", "ok", "outcomes", "room", "scope", "skipped", "started"
+    )  # fmt: skip
+
+    def __init__(self, joiner: Joiner, item: Item) -> None:
+        self.joiner = joiner
+        self.item = item  #: as it entered; held here until the group is decided
+        self.members: dict[str, Frame] = {}
+        self.outcomes: dict[str, Outcome] = {}
+        self.ok = self.failed = self.skipped = 0
+        self.complete = False
+        self.closed = False
+        self.started = False
+        self.scope: CancelScope | None = None
+        self.room: anyio.Event | None = None  #: set when a member resolves, for a fan-out that waits for room
+        item.frame.inner = self
+        joiner.opened(self)
+
+    @property
+    def label(self) -> str:
+        return self.joiner.label
+
+    @property
+    def open_members(self) -> int:
+        return len(self.members) - len(self.outcomes)
+
+    def add(self, slot: str, names: Mapping[str, object] | None = None) -> Frame:
+        """Add a member. Its frame is to be sent out on an item, or retired."""
+        frame = Frame(self, slot, self.item.frame, names)
+        self.members[slot] = frame
+        return frame
+
+    def finish_adding(self) -> None:
+        """No member will be added: from now on the group can be decided by what is missing."""
+        self.complete = True
+        self._judge()
+
+    def touched(self) -> None:
+        """The first visit of a member starts the group's clock."""
+        if not self.started:
+            self.started = True
+            if not self.closed:
+                self.joiner.start_clock(self)
+
+    def resolved(self, frame: Frame, outcome: Outcome) -> None:
+        if self.closed:
+            return
+        self.outcomes[frame.slot] = outcome
+        match outcome.status:
+            case "ok" | "partial":
+                self.ok += 1
+            case "skipped":
+                self.skipped += 1
+            case "failed" | "cancelled":
+                self.failed += 1
+        if self.room is not None:
+            self.room.set()
+        self._judge()
+
+    def expire(self) -> None:
+        """The group's time is up."""
+        if not self.closed:
+            rules = self.joiner.rules
+            self._close(Joined(decide_late(rules.join, self.tally(), rules.on_timeout), late=True))
+
+    def fail(self, failure: Failure) -> None:
+        """End the group because its fan-out failed."""
+        if not self.closed:
+            self._shut()
+            self.joiner.reject(self, failure)
+
+    def revoke(self) -> None:
+        """Close without a result. The frame of the item that entered is retired by who revoked it."""
+        if not self.closed:
+            self._shut()
+
+    def tally(self) -> Tally:
+        """How the members stand; `ok` includes partial ones."""
+        return Tally(self.ok, self.failed, self.skipped, self.open_members, self.complete)
+
+    def finished(self) -> dict[str, Item]:
+        """The items of the members that are ok or partial, by slot, in declaration order."""
+        done: dict[str, Item] = {}
+        for slot in self.members:
+            outcome = self.outcomes.get(slot)
+            if outcome is not None and outcome.item is not None and outcome.status in ("ok", "partial"):
+                done[slot] = outcome.item
+        return done
+
+    def missing(self, among: Iterable[str]) -> tuple[str, ...]:
+        """What the join did without among these slots, as composite.slot, and what finished members did without."""
+        names: list[str] = []
+        for slot in among:
+            outcome = self.outcomes.get(slot)
+            if outcome is None or outcome.status in ("failed", "cancelled"):
+                names.append(f"{self.label}.{slot}")
+            elif outcome.item is not None:
+                names += [name for name in outcome.item.missing if name not in self.item.missing]
+        return tuple(names)
+
+    def _judge(self) -> None:
+        if not self.closed:
+            verdict = decide(self.joiner.rules.join, self.tally())
+            if verdict is not None:
+                self._close(Joined(verdict, late=False))
+
+    def _close(self, joined: Joined) -> None:
+        self._shut()
+        self.joiner.decided(self, joined)
+
+    def _shut(self) -> None:
+        """Let go of the item that entered, revoke who has not ended, and stop whoever still sends members out."""
+        self.closed = True
+        self.item.frame.inner = None
+        self.joiner.closed(self)
+        for slot, frame in self.members.items():
+            if slot not in self.outcomes:
+                frame.revoke()
+        if self.scope is not None:
+            self.scope.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How the groups of a composite are joined."""
+
+    join: Join = Join()
+    timeout: float | None = None  #: seconds from the first visit of a member
+    on_timeout: OnTimeout | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStatistics:
+    """The groups of one composite at one instant."""
+
+    label: str
+    open: int
+    opened: int
+    waiting: int  #: joined items that wait for room downstream
+
+
+Combine = Callable[[Group, Joined], Item | None]
+Reject = Callable[[Item, Failure], None]
+
+
+class Joiner:
+    """The groups of one composite in one run, and the way out for what they join.
+
+    `combine` makes the joined item of a decided group (None: it resolved the item itself); `reject` fails the item that
+    entered. Both are synchronous.
+    """
+
+    def __init__(self, label: str, rules: Rules, combine: Combine, reject: Reject) -> None:
+        self.label = label
+        self.rules = rules
+        self._combine = combine
+        self._reject = reject
+        self.groups: dict[Group, None] = {}
+        self.opened_count = 0
+        self._ready: deque[Item] = deque()
+        self._changed = anyio.Event()
+        self._closing = False
+        self._deadlines: Deadlines[Group] | None = None
+        if rules.timeout is not None:
+            self._deadlines = Deadlines(rules.timeout, Group.expire)
+
+    # -- told by groups -----------------------------------------------------------------------------------------
+
+    def opened(self, group: Group) -> None:
+        self.groups[group] = None
+        self.opened_count += 1
+
+    def start_clock(self, group: Group) -> None:
+        if self._deadlines is not None:
+            self._deadlines.start(group)
+
+    def closed(self, group: Group) -> None:
+        del self.groups[group]
+        if self._deadlines is not None:
+            self._deadlines.stop(group)
+        if not self.groups:
+            self._changed.set()
+
+    def decided(self, group: Group, joined: Joined) -> None:
+        if joined.verdict == "failed":
+            if any(outcome.status == "cancelled" for outcome in group.outcomes.values()):
+                group.item.frame.resolve(Outcome("cancelled", group.item))
+            else:
+                self.reject(group, self._failure(group, joined))
+            return
+        item = self._combine(group, joined)
+        if item is not None:
+            self.emit(item)
+
+    def reject(self, group: Group, failure: Failure) -> None:
+        """Fail the item that entered; what members had finished stays in its record."""
+        done = {slot: item.value for slot, item in group.finished().items()}
+        state = group.item.state.add_output(self.label, done) if done else group.item.state
+        self._reject(Item(group.item.value, state, group.item.frame, group.item.missing), failure)
+
+    def emit(self, item: Item) -> None:
+        """Hand `item` to the emitter."""
+        self._ready.append(item)
+        self._changed.set()
+
+    def _failure(self, group: Group, joined: Joined) -> Failure:
+        join, tally = self.rules.join, group.tally()
+        if joined.late:
+            message = f"{tally.open} of {len(group.members)} not done within {self.rules.timeout:g} s, join is {join}"
+            return Failure.of(ItemError(message, type="GroupTimeout", retryable=True), self.label)
+        if join.rule == "all":
+            first = next(outcome for outcome in group.outcomes.values() if outcome.status in ("failed", "cancelled"))
+            if first.failure is not None:
+                return first.failure
+        planned = f"planned {len(group.members)}, needed {join.k}, {tally.ok} succeeded"
+        reasons = [
+            f"{slot}: {outcome.failure.message}" for slot, outcome in group.outcomes.items() if outcome.failure
+        ]
+        return Failure.of(ItemError("; ".join([planned, *reasons]), type="JoinFailed"), self.label)
+
+    # -- the composite's tasks ----------------------------------------------------------------------------------
+
+    @property
+    def congested(self) -> bool:
+        """Joined items wait for room downstream, so no new one should be taken in."""
+        return bool(self._ready)
+
+    async def wait_clear(self) -> None:
+        """Wait until no joined item waits."""
+        while self._ready:
+            await self._next_change()
+
+    async def run_clock(self) -> None:
+        """Expire groups; the composite's timer task."""
+        if self._deadlines is not None:
+            await self._deadlines.run()
+
+    async def run_emitter(self, outbox: Outbox) -> None:
+        """Send joined items on until `finish`; the composite's one sender."""
+        while True:
+            while self._ready:
+                item = self._ready[0]
+                if item.frame.revoked:
+                    item.frame.retire()
+                else:
+                    try:
+                        outbox.send_nowait(item)
+                    except WouldBlock:
+                        await outbox.send(item)
+                self._ready.popleft()
+            self._announce()
+            if self._closing:
+                return
+            await self._next_change()
+
+    async def finish(self) -> None:
+        """Wait until every group is decided and every joined item sent, then end the composite's tasks."""
+        while self.groups or self._ready:
+            await self._next_change()
+        self._closing = True
+        self._announce()
+        if self._deadlines is not None:
+            self._deadlines.close()
+
+    def _announce(self) -> None:
+        self._changed.set()
+
+    async def _next_change(self) -> None:
+        if self._changed.is_set():
+            self._changed = anyio.Event()
+        await self._changed.wait()
+
+    def leave(self) -> None:
+        """Resolve what is held and what waits to be sent, because the composite is being torn down."""
+        for group in list(self.groups):
+            group.revoke()
+            group.item.frame.resolve(Outcome("cancelled", group.item))
+        while self._ready:
+            item = self._ready.popleft()
+            if not item.frame.retired:
+                item.frame.resolve(Outcome("cancelled", item))
+
+    def statistics(self) -> GroupStatistics:
+        return GroupStatistics(self.label, len(self.groups), self.opened_count, len(self._ready))

@@ -1,0 +1,139 @@
+"""What travels on the edges: an `Item`, and the `Frame` that says whose life it is part of.
+
+An item is a value. Its lineage is a stack of frames, innermost first, whose bottom is the root; each frame is one member
+of one group and is resolved once. The frame is what can change: it is revoked, visited, retired, and it counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from pipeline.core.errors import Failure, InvariantError
+from pipeline.core.record import Status
+from pipeline.core.state import ConversationState
+
+if TYPE_CHECKING:
+    from pipeline.core.admission import Root
+
+
+class Item(NamedTuple):
+    """A payload, the conversation so far, and its lineage. A stage sends on a new one."""
+
+    value: object
+    state: ConversationState
+    frame: Frame
+    missing: tuple[str, ...] = ()  #: what partial joins upstream had to do without
+
+    def output(self, name: str, value: object) -> Item:
+        """The item as stage `name` sends it on: `value` is its payload and that stage's output."""
+        return Item(value, self.state.add_output(name, value), self.frame, self.missing)
+
+
+class Outcome(NamedTuple):
+    """How an item ended in a group, or a root in the run."""
+
+    status: Status
+    item: Item | None = None  #: the finished item when ok or partial; else the last one known, for its outputs
+    failure: Failure | None = None
+
+
+class Visitor(Protocol):
+    """Whoever has the item of a frame in hand and can be told to let go of it."""
+
+    def cancel(self) -> None: ...
+
+
+class Fold(Protocol):
+    """Where the frames of one fan-out are counted: a group, or the admission window for roots."""
+
+    @property
+    def label(self) -> str:
+        """The composite's name; empty for the window."""
+        ...
+
+    def resolved(self, frame: Frame, outcome: Outcome) -> None:
+        """A frame that was not revoked has ended. Called once a frame, synchronously."""
+        ...
+
+    def touched(self) -> None:
+        """A stage visits an item of this fold for the first time."""
+        ...
+
+
+class Inner(Protocol):
+    """The open group that holds the item of a frame."""
+
+    def revoke(self) -> None:
+        """Close without a result; every unresolved frame below vanishes."""
+        ...
+
+
+class Frame:
+    """One member of one fan-out: where an item's life is accounted for.
+
+    The group and the slot never change. What can change: `revoked` and `retired` (each set once), `visitor` (who has the
+    item in hand), `inner` (the group that holds it), `touched`.
+    """
+
+    __slots__ = ("group", "inner", "names", "parent", "retired", "revoked", "root", "slot", "touched", "visitor")
+
+    def __init__(
+        self, group: Fold, slot: str, parent: Frame, names: Mapping[str, object] | None = None
+    ) -> None:
+        self.group = group
+        self.slot = slot
+        self.parent: Frame | None = parent
+        self.root: Root = parent.root
+        self.names = parent.names if names is None else {**parent.names, **names}  #: `part`, `round` and the like
+        self.revoked = False
+        self.retired = False
+        self.touched = False
+        self.visitor: Visitor | None = None
+        self.inner: Inner | None = None
+        self.root.grow()
+
+    def touch(self) -> None:
+        """Note the first visit, here and in every fold outside, so that their timeouts start to run."""
+        frame: Frame | None = self
+        while frame is not None and not frame.touched:
+            frame.touched = True
+            frame.group.touched()
+            frame = frame.parent
+
+    def resolve(self, outcome: Outcome) -> None:
+        """End this frame's item with `outcome`, once. What a revoked frame brings is refused."""
+        self.retire()
+        if not self.revoked:
+            self.group.resolved(self, outcome)
+
+    def retire(self) -> None:
+        """Say that nothing of the item is left anywhere."""
+        if self.retired:
+            raise InvariantError(f"an item of root {self.root.id} was resolved twice, in {self.group.label or 'the run'!r}")
+        self.retired = True
+        self.root.shrink()
+
+    def revoke(self) -> None:
+        """Ask the item to vanish: whoever visits it is cancelled, whoever receives it next drops it.
+
+        An item that is held by an open group is nowhere to be received, so it retires here.
+        """
+        if self.revoked or self.retired:
+            return
+        self.revoked = True
+        if self.inner is not None:
+            inner, self.inner = self.inner, None
+            inner.revoke()
+            self.retire()
+        elif self.visitor is not None:
+            self.visitor.cancel()
+
+    def path(self) -> tuple[str, ...]:
+        """Composite and slot of every fold from the root inwards."""
+        steps: list[str] = []
+        frame: Frame = self
+        while frame.parent is not None:
+            steps += (frame.slot, frame.group.label)
+            frame = frame.parent
+        return tuple(reversed(steps))

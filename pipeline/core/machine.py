@@ -1,0 +1,277 @@
+"""One execution of a pipeline: the run-scoped machinery, made when a run opens and dead when it closes.
+
+Tasks: one feeder that iterates the source, one intake for submitted items, one task a stage and worker. Everything that
+decides is synchronous and lives in the window, the groups and the results; here is only who starts and ends what.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import anyio
+from anyio import BrokenResourceError, CancelScope, ClosedResourceError, create_task_group
+
+from pipeline.core.admission import Root, Settling, Window, first_item
+from pipeline.core.deadlines import Deadlines
+from pipeline.core.errors import Failure, InvariantError, RunStopped
+from pipeline.core.groups import Joiner
+from pipeline.core.item import Outcome
+from pipeline.core.ports import Resource
+from pipeline.core.record import Status
+from pipeline.core.results import Results
+from pipeline.core.scope import Scope
+from pipeline.core.statistics import Meter, Statistics
+from pipeline.core.streams import Edge, Exit
+from pipeline.core.topology import fuse
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+    from pipeline.core.pipeline import Pipeline
+
+DrainMode: TypeAlias = Literal["items", "calls"]
+
+#: roots that have ended before a share of failures is judged
+JUDGED_AFTER = 20
+
+
+class Machine:
+    """The machinery of one run. Must be made inside an event loop."""
+
+    def __init__(self, pipeline: Pipeline, variables: dict[str, object]) -> None:
+        self.pipeline = pipeline
+        self.results = Results(ordered=pipeline.ordered)
+        self.window = Window(
+            pipeline.max_in_flight,
+            pipeline.bounds.items,
+            {"vars": variables},
+            self.results,
+            Settling(self._finished, self._emptied),
+        )
+        self.scope = Scope(self)
+        self.edges: list[Edge] = []
+        self.meters: dict[str, Meter] = {}
+        self.joiners: list[Joiner] = []
+        self.concurrency: dict[str, int] = {}
+        self.sleepers: set[CancelScope] = set()
+        self.threads = 0
+        self.calls_closed = False
+        self.draining = False
+        self.source_ended = False
+        self.stopped: RunStopped | None = None
+        self.submitted: deque[Root] = deque()
+        self.intake_changed = anyio.Event()
+        self.feed_scope: CancelScope | None = None
+        self.entry: Edge | None = None
+        self.entrances = 0
+        self.over = anyio.Event()  #: set when the tasks of the run have ended
+        self.source_error: Exception | None = None
+        self._abort = CancelScope()
+        self._tasks: TaskGroup | None = None
+        self._resources: list[tuple[Resource[object], object]] = []
+        self._deadlines: Deadlines[Root] | None = None
+        if pipeline.item_timeout is not None:
+            self._deadlines = Deadlines(pipeline.item_timeout, self.window.expire)
+
+    # -- resources ----------------------------------------------------------------------------------------------
+
+    async def open_resources(self, stack: AsyncExitStack) -> None:
+        """Open what the stages need, each distinct definition once; the stack closes them in reverse order."""
+        for definition in self.pipeline.resources():
+            if not any(definition == known for known, _ in self._resources):
+                self._resources.append((definition, await stack.enter_async_context(definition.open())))
+
+    def opened(self, definition: Resource[object]) -> object:
+        """What was opened for `definition`."""
+        for known, resource in self._resources:
+            if known == definition:
+                return resource
+        raise InvariantError(f"{definition!r} was not opened; a stage must name it among its resources()")
+
+    # -- tasks --------------------------------------------------------------------------------------------------
+
+    async def run(self, feed: Callable[[], Awaitable[None]] | None, intake: bool) -> None:
+        """Run everything until the stages have seen the end of their input, or until `abort`."""
+        self.entry = self.scope.open_edge(fuse(self.pipeline.stage.parts())[0].name)
+        self.entrances = (feed is not None) + intake
+        try:
+            with self._abort:
+                async with create_task_group() as tg:
+                    self._tasks = tg
+                    tg.start_soon(self.run_deadlines)
+                    if intake:
+                        tg.start_soon(self.run_intake)
+                    if feed is not None:
+                        tg.start_soon(feed)
+                    else:
+                        self.source_done()
+                    await self.scope.run_stage(self.pipeline.stage, self.entry.inbox, Exit())
+                    tg.cancel_scope.cancel()
+        finally:
+            self.over.set()
+            self.draining = True
+            self.entry.outbox.close()
+            self.results.end()
+
+    def keep(self, function: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Start a task that lives until it ends or the run does, whoever asked for it."""
+        if self._tasks is None:
+            raise InvariantError("a task was started outside the run")
+        self._tasks.start_soon(function, *args)
+
+    async def leave(self) -> None:
+        """The host leaves its block: finish what only has to be let go of, or abort what is still going on."""
+        if self.source_ended and not self.window.roots:
+            self.drain("items")
+            await self.over.wait()
+        else:
+            self.abort()
+
+    async def run_deadlines(self) -> None:
+        """End roots whose time is up."""
+        if self._deadlines is not None:
+            await self._deadlines.run()
+
+    async def run_intake(self) -> None:
+        """Send submitted roots in. Their submitters wait elsewhere, so that a host's cancellation cannot split a send."""
+        try:
+            while not self.draining:
+                while self.submitted:
+                    root = self.submitted.popleft()
+                    if root.revoked:
+                        root.retire()
+                    else:
+                        await self.enter(root)
+                self.intake_changed = anyio.Event()
+                await self.intake_changed.wait()
+        finally:
+            while self.submitted:
+                root = self.submitted.popleft()
+                root.resolve(Outcome("cancelled", first_item(root)))
+            self.entrance_done()
+
+    async def enter(self, root: Root) -> None:
+        """Send a new root's item into the first stage, or end it if it could not be read. A hand-over: once it has
+        returned the item is the stage's; cancelled before, the root is cancelled."""
+        if self._deadlines is not None:
+            root.deadline = self._deadlines.start(root)
+        defect = root.record.defect
+        item = first_item(root)
+        if defect is not None:
+            root.resolve(Outcome("failed", item, Failure.of(defect, None)))
+            return
+        entry = self.entry
+        try:
+            if entry is None:
+                raise ClosedResourceError
+            try:
+                entry.outbox.send_nowait(item)
+            except anyio.WouldBlock:
+                await entry.outbox.send(item)
+        except BaseException as error:
+            root.resolve(Outcome("cancelled", item))
+            if not isinstance(error, (BrokenResourceError, ClosedResourceError)):
+                raise
+
+    def entrance_done(self) -> None:
+        """One of the tasks that send roots in has ended; after the last one the stages see the end of their input."""
+        self.entrances -= 1
+        if not self.entrances and self.entry is not None:
+            self.entry.outbox.close()
+
+    # -- told by the window -------------------------------------------------------------------------------------
+
+    def _finished(self, root: Root, status: Status) -> None:
+        if self._deadlines is not None:
+            self._deadlines.stop(root)
+        if status == "failed":
+            self._judge_failures()
+
+    def _emptied(self) -> None:
+        if self.source_ended:
+            self.results.end()
+
+    def _judge_failures(self) -> None:
+        limit = self.pipeline.max_failures
+        if limit is None or self.stopped is not None:
+            return
+        failed, ended = self.window.ended["failed"], sum(self.window.ended.values())
+        if isinstance(limit, int):
+            if failed > limit:
+                self.stop(RunStopped(f"{failed} items failed, max_failures is {limit}", cause_kind="failures"))
+        elif ended >= JUDGED_AFTER and failed / ended > limit:
+            text = f"{failed} of {ended} items failed, max_failures is {limit:.1%}"
+            self.stop(RunStopped(text, cause_kind="failures"))
+
+    # -- asked from outside -------------------------------------------------------------------------------------
+
+    def source_done(self) -> None:
+        """The source has ended: results end when its roots have settled."""
+        self.source_ended = True
+        if not self.window.roots:
+            self.results.end()
+
+    def drain(self, mode: DrainMode) -> None:
+        """Take nothing new in. `items`: finish what was admitted; `calls`: finish only calls in flight."""
+        self.draining = True
+        self.intake_changed.set()
+        if self.feed_scope is not None:
+            self.feed_scope.cancel()
+        if mode == "calls" and not self.calls_closed:
+            self.calls_closed = True
+            for sleeper in self.sleepers:
+                sleeper.cancel()
+
+    def source_failed(self, error: Exception) -> None:
+        """The source raised: finish what was admitted; the error is raised when the run ends."""
+        self.source_error = error
+        self.drain("items")
+
+    def abort(self) -> None:
+        """Cancel every task of the run now."""
+        self._abort.cancel()
+
+    def stop(self, reason: RunStopped) -> None:
+        """End the run by a rule of its own; the first reason is the one that is told."""
+        if self.stopped is None:
+            self.stopped = reason
+            self.drain("calls")
+
+    def statistics(self) -> Statistics:
+        return Statistics(
+            self.window.statistics(),
+            tuple(meter.statistics() for meter in self.meters.values()),
+            tuple(edge.statistics() for edge in self.edges),
+            tuple(joiner.statistics() for joiner in self.joiners),
+            len(self.results),
+            self.threads,
+        )
+
+    def close(self) -> None:
+        """Settle what nobody will take any more: records that wait for a consumer who has left."""
+        self.window.sweep()
+        self.results.end()
+
+    def raise_for_end(self) -> None:
+        """Raise why the run ended before its input did, if it did."""
+        if self.source_error is not None:
+            raise self.source_error
+        if self.stopped is not None:
+            raise self.stopped
+
+    def check(self) -> None:
+        """The laws that hold when a run is over. Raises `InvariantError`."""
+        now = self.statistics()
+        window = now.window
+        if not window.balanced or window.open or window.alive or window.in_flight:
+            raise InvariantError(f"the run does not balance: {window}")
+        for stage in now.stages:
+            if stage.slots.borrowed or stage.slots.sleeping:
+                raise InvariantError(f"slots are left: {stage}")
+        for edge in self.edges:
+            ends = edge.inbox.statistics()
+            if ends.open_send_streams or ends.open_receive_streams:
+                raise InvariantError(f"the edge into {edge.into!r} is left open")

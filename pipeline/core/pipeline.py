@@ -1,0 +1,150 @@
+"""A pipeline: a frozen description of stages and of what bounds a run of them. Opening it makes a run.
+
+    async with pipe.open(prompts) as run:
+        async for record in run.results: ...
+
+The context manager owns the tasks; results are an object, never a generator that holds a task group open (PEP 789).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+import anyio
+from anyio import create_task_group
+
+from pipeline.core.errors import DefinitionError, Problem
+from pipeline.core.feeder import SourceLike, feed
+from pipeline.core.machine import Machine
+from pipeline.core.ports import Resource, Sink
+from pipeline.core.record import Record
+from pipeline.core.run import Run
+from pipeline.core.stage import ERROR_ACTIONS, OnError, Stage, as_stage
+from pipeline.core.statistics import Statistics
+from pipeline.core.topology import Bounds, bounds, fuse, problems, walk
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Stages and what bounds a run. A value: it can be printed, compared, and opened any number of times.
+
+    Raises `DefinitionError` with every problem of the definition at once: names, options, templates that use what no
+    stage upstream produces.
+    """
+
+    stage: Stage
+    max_in_flight: int = 256  #: roots admitted and not settled: the one number that bounds memory
+    ordered: bool = False  #: records in input order; one that waits for its turn keeps its credit
+    buffer_size: int = 1  #: items an edge can hold; 0 is hand to hand
+    on_error: OnError = "dead_letter"  #: for stages that do not say
+    max_failures: int | float | None = None  #: more end the run: a count, or a share judged after 20 roots
+    item_timeout: float | None = None  #: seconds from admission after which a root fails
+    variables: Mapping[str, object] = field(default_factory=dict[str, object])  #: `vars` in templates
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stage", as_stage(self.stage))
+        found = (*self._option_problems(), *problems(self.stage))
+        if found:
+            raise DefinitionError(*found)
+
+    @property
+    def bounds(self) -> Bounds:
+        """The most roots, items and calls that can be alive at once. The run holds itself to it."""
+        return bounds(self.stage, self.max_in_flight)
+
+    def __str__(self) -> str:
+        names = " | ".join(stage.name for stage in fuse(self.stage.parts()))
+        return f"{names}: {self.bounds}"
+
+    def resources(self) -> tuple[Resource[object], ...]:
+        """What a run opens before it starts, equal definitions once each."""
+        return tuple(resource for stage in walk(self.stage) for resource in stage.resources())
+
+    # -- running ------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def open(self, source: SourceLike | None = None) -> AsyncIterator[Run]:
+        """Start a run over `source`, and for `run.submit`. Enter and leave it in one task.
+
+        Leaving the block early aborts the run: everything in flight is cancelled and closed before the block is left.
+        Raises `RunStopped` at the end when the run ended by a rule of its own, and what the source or a sink raised.
+        """
+        async with self._execution(source, intake=True) as run:
+            yield run
+
+    async def run(self, source: SourceLike, sink: Sink, *, watch: Callable[[Run], None] | None = None) -> Statistics:
+        """Run over `source` and write every record to `sink`; a root is settled when its write has returned.
+
+        `watch` is given the run when it has started. Returns the final statistics. Raises as `open` does.
+        """
+        async with self._execution(source, intake=False) as run:
+            if watch is not None:
+                watch(run)
+            results = run.results
+            while (delivery := await results.take()) is not None:
+                await sink.write(delivery.record)
+                delivery.fold.delivered(delivery.frame, delivery.record)
+        return run.statistics()
+
+    async def collect(self, source: SourceLike) -> list[Record]:
+        """Run over a small `source` and return its records. Raises as `open` does."""
+        async with self._execution(source, intake=False) as run:
+            return [record async for record in run.results]
+
+    def run_sync(self, source: SourceLike, *, backend: str = "asyncio") -> list[Record]:
+        """`collect` for code that is not async. Works in a thread of its own, so also where a loop is running."""
+        with anyio.from_thread.start_blocking_portal(backend) as portal:
+            return portal.call(partial(self.collect, source))
+
+    @asynccontextmanager
+    async def _execution(self, source: SourceLike | None, *, intake: bool) -> AsyncIterator[Run]:
+        machine = Machine(self, dict(self.variables))
+        try:
+            async with AsyncExitStack() as resources:
+                await machine.open_resources(resources)
+                try:
+                    async with create_task_group() as tg:
+                        tg.start_soon(machine.run, None if source is None else partial(feed, machine, source), intake)
+                        yield Run(machine)
+                        await machine.leave()
+                finally:
+                    machine.close()
+        except BaseExceptionGroup as group:
+            error = _single(group)
+            if error is group:
+                raise
+            raise error from error.__cause__
+        machine.check()
+        machine.raise_for_end()
+
+    def _option_problems(self) -> tuple[Problem, ...]:
+        found: list[Problem] = []
+        for option, least in (("max_in_flight", 1), ("buffer_size", 0)):
+            value = getattr(self, option)
+            if type(value) is not int or value < least:
+                found.append(Problem(None, option, f"must be a whole number of at least {least}, got {value!r}"))
+        if not callable(self.on_error) and self.on_error not in ERROR_ACTIONS:
+            right = ", ".join(ERROR_ACTIONS)
+            found.append(Problem(None, "on_error", f"must be one of {right}, or a function, got {self.on_error!r}"))
+        if self.item_timeout is not None and not self.item_timeout > 0:
+            found.append(Problem(None, "item_timeout", f"must be a number of seconds above 0, got {self.item_timeout!r}"))
+        if self.max_failures is not None and self.max_failures < 0:
+            found.append(Problem(None, "max_failures", f"must not be negative, got {self.max_failures!r}"))
+        return tuple(found)
+
+
+def _single(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one exception in `group`, if it is only one; else the group, with all of them."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        members: tuple[BaseException, ...] = error.exceptions
+        if len(members) != 1:
+            return error
+        error = members[0]
+    return error

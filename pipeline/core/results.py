@@ -1,0 +1,129 @@
+"""Where finished records wait for whoever reads them: a deque and an event, never a raw stream.
+
+The consumer waits for the event and takes synchronously, so a native cancellation of the host's task can strike only
+while nothing is in its hands. The deque needs no bound of its own: each record in it holds its root's credit.
+With `ordered` this is also the one place where input order is restored.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from pipeline.core.errors import PipelineError
+from pipeline.core.item import Frame
+from pipeline.core.record import Record
+from pipeline.core.streams import BURST
+
+if TYPE_CHECKING:
+    from pipeline.core.admission import Root
+
+
+class Yields(Protocol):
+    """A fold whose members leave a record each."""
+
+    def delivered(self, frame: Frame, record: Record) -> None: ...
+
+
+class Delivery(NamedTuple):
+    """A record, and whom to tell when it has been taken."""
+
+    frame: Frame
+    fold: Yields
+    record: Record
+
+
+class Results:
+    """The records of a run, for one consumer: `async for record in run.results`.
+
+    Ends when the source has ended and every root of it has settled, or when the run is over. A record counts as settled
+    the moment it is handed to the loop body.
+    """
+
+    def __init__(self, *, ordered: bool) -> None:
+        self.ordered = ordered
+        self._ready: deque[Delivery] = deque()
+        self._held: dict[int, list[Delivery]] = {}
+        self._complete: set[int] = set()
+        self._turn = 0
+        self._wake: anyio.Event | None = None
+        self._burst = 0
+        self.ended = False
+        self._consumed = False
+
+    def __len__(self) -> int:
+        return len(self._ready) + sum(map(len, self._held.values()))
+
+    # -- the engine's side --------------------------------------------------------------------------------------
+
+    def put(self, root: Root, record: Record) -> None:
+        """Pass on the record of a root."""
+        self.deliver(Delivery(root, root.window, record))
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Pass on any record; under `ordered` it waits until its root is complete and it is that root's turn."""
+        if self.ordered:
+            self._held.setdefault(delivery.frame.root.index, []).append(delivery)
+        else:
+            self._ready.append(delivery)
+            if self._wake is not None:
+                self._wake.set()
+
+    def complete(self, index: int) -> None:
+        """The root at `index` leaves no further record."""
+        if not self.ordered:
+            return
+        self._complete.add(index)
+        while self._turn in self._complete:
+            self._complete.remove(self._turn)
+            self._ready.extend(self._held.pop(self._turn, ()))
+            self._turn += 1
+        if self._ready and self._wake is not None:
+            self._wake.set()
+
+    def end(self) -> None:
+        """Let the consumer's loop end once what is ready has been taken."""
+        self.ended = True
+        if self._wake is not None:
+            self._wake.set()
+
+    # -- the consumer's side ------------------------------------------------------------------------------------
+
+    def take_nowait(self) -> Delivery | None:
+        """The next delivery, not yet counted as taken, or None if there is none."""
+        return self._ready.popleft() if self._ready else None
+
+    async def take(self) -> Delivery | None:
+        """Wait for the next delivery; None when the results have ended."""
+        self._burst += 1
+        if self._burst >= BURST:
+            self._burst = 0
+            await checkpoint()
+        while not self._ready:
+            if self.ended:
+                return None
+            if self._wake is not None:
+                raise PipelineError("results has one consumer; two tasks are reading it")
+            self._wake = anyio.Event()
+            self._burst = 0
+            try:
+                await self._wake.wait()
+            finally:
+                self._wake = None
+        return self._ready.popleft()
+
+    def __aiter__(self) -> Results:
+        if self._consumed:
+            raise PipelineError("results can be read once; keep the records you need")
+        self._consumed = True
+        return self
+
+    async def __anext__(self) -> Record:
+        delivery = await self.take()
+        if delivery is None:
+            raise StopAsyncIteration
+        delivery.fold.delivered(delivery.frame, delivery.record)
+        return delivery.record

@@ -1,0 +1,95 @@
+"""The handle of one execution: what a host can see and ask while a pipeline runs."""
+
+from __future__ import annotations
+
+from anyio import WouldBlock
+
+from pipeline.core.admission import Reply, Root
+from pipeline.core.errors import PipelineError, RunClosed, RunStopped
+from pipeline.core.feeder import as_input
+from pipeline.core.item import Outcome
+from pipeline.core.machine import DrainMode, Machine
+from pipeline.core.record import Record
+from pipeline.core.results import Results
+from pipeline.core.statistics import Statistics
+
+
+class Run:
+    """One open run of a pipeline. Made by `Pipeline.open`; all methods but `submit` are synchronous."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    @property
+    def results(self) -> Results:
+        """The records of the source, for one consumer. Cancelled and skipped roots leave none."""
+        return self._machine.results
+
+    @property
+    def stopped(self) -> RunStopped | None:
+        """Why the run ended by a rule of its own; None if it did not."""
+        return self._machine.stopped
+
+    def statistics(self) -> Statistics:
+        """Edges, slots, window and groups as they are now. Costs nothing while nobody asks."""
+        return self._machine.statistics()
+
+    def drain(self, mode: DrainMode = "items") -> None:
+        """Admit nothing more. `items`: every admitted root settles. `calls`: only model calls in flight are finished,
+        the roots that would need another one are cancelled. Results end when that is done."""
+        self._machine.drain(mode)
+
+    def abort(self) -> None:
+        """Cancel everything now; `results` ends, open roots settle as cancelled."""
+        self._machine.abort()
+
+    def pause(self) -> None:
+        """Admit no new root until `resume`; work in flight goes on."""
+        self._machine.window.pause()
+
+    def resume(self) -> None:
+        """Admit again."""
+        self._machine.window.resume()
+
+    def set_concurrency(self, stage: str, concurrency: int) -> None:
+        """Change the slots of a leaf stage. Raises `PipelineError` for a name that has none."""
+        meter = self._machine.meters.get(stage)
+        if meter is None:
+            known = ", ".join(self._machine.meters) or "none yet"
+            raise PipelineError(f"no stage {stage!r} with slots in this run; there are: {known}")
+        meter.slots.resize(concurrency)
+        if meter.staff is not None:
+            meter.staff()
+
+    async def submit(self, value: object, *, wait: bool = True) -> Record:
+        """Send one record in and return its outcome, whatever the status.
+
+        Takes its turn for a credit, first come, first served; with `wait=False` raises `WouldBlock` when there is none
+        at once. Raises `RunClosed` when the run takes nothing more. When the caller is cancelled, so is the root.
+        """
+        machine = self._machine
+        if not wait and not machine.window.free:
+            raise WouldBlock
+        while not machine.window.free:
+            self._refuse_if_closed()
+            await machine.window.wait_free()
+        self._refuse_if_closed()
+        root = machine.window.admit(as_input(value))
+        root.reply = Reply()
+        machine.submitted.append(root)
+        machine.intake_changed.set()
+        return await self._reply_to(root, root.reply)
+
+    def _refuse_if_closed(self) -> None:
+        if self._machine.draining or self._machine.over.is_set():
+            raise RunClosed("the run takes no new records: it drains, or it is over")
+
+    async def _reply_to(self, root: Root, reply: Reply) -> Record:
+        try:
+            await reply.arrived.wait()
+        except BaseException:
+            self._machine.window.end_early(root, Outcome("cancelled"))
+            raise
+        if reply.record is None:
+            raise RunClosed("the run ended before the record was done")
+        return reply.record

@@ -1,0 +1,89 @@
+"""What the run of a stage may use: edges, meters, open resources, and the ways in which an item can end badly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from anyio import create_task_group
+
+from pipeline.core.errors import CallsClosed, Failure, RunStopped, Skip
+from pipeline.core.item import Item, Outcome
+from pipeline.core.ports import Resource
+from pipeline.core.stage import ErrorAction, OnError, Stage
+from pipeline.core.statistics import Meter
+from pipeline.core.streams import Edge, Inbox, Outbox, drain_inbox, open_edge
+from pipeline.core.topology import fuse
+
+if TYPE_CHECKING:
+    from pipeline.core.machine import Machine
+
+T = TypeVar("T")
+
+
+class Scope:
+    """The surroundings of every stage of one run."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    # -- wiring -------------------------------------------------------------------------------------------------
+
+    def open_edge(self, into: str) -> Edge:
+        """Open the edge that leads into `into`, with the pipeline's `buffer_size`."""
+        edge = open_edge(into, self.machine.pipeline.buffer_size)
+        self.machine.edges.append(edge)
+        return edge
+
+    def meter(self, name: str, concurrency: int) -> Meter:
+        """The counters and slots of the leaf stage `name`."""
+        meter = Meter(name, self.machine.concurrency.get(name, concurrency))
+        self.machine.meters[name] = meter
+        return meter
+
+    async def run_stage(self, stage: Stage, inbox: Inbox, outbox: Outbox) -> None:
+        """Run `stage` between its ends and close both, whatever happens. What it left in its inbox is cancelled."""
+        try:
+            await stage.run(inbox, outbox, self)
+        finally:
+            drain_inbox(inbox)
+            inbox.close()
+            outbox.close()
+
+    async def run_chain(self, stages: Sequence[Stage], inbox: Inbox, outbox: Outbox) -> None:
+        """Run `stages` one after the other, each in a task of its own with an edge in front of it."""
+        stages = fuse(stages)
+        async with create_task_group() as tg:
+            for stage, following in pairwise(stages):
+                edge = self.open_edge(following.name)
+                tg.start_soon(self.run_stage, stage, inbox, edge.outbox, name=f"penstock {stage.name}")
+                inbox = edge.inbox
+            tg.start_soon(self.run_stage, stages[-1], inbox, outbox, name=f"penstock {stages[-1].name}")
+
+    def resource(self, definition: Resource[T]) -> T:
+        """What was opened for `definition` when the run began."""
+        return cast(T, self.machine.opened(definition))
+
+    # -- failing ------------------------------------------------------------------------------------------------
+
+    def fail(self, item: Item, error: Exception, stage: str, on_error: OnError | None) -> None:
+        """End `item` because `error` was raised while `stage` had it."""
+        if isinstance(error, Skip):
+            item.frame.resolve(Outcome("skipped", item))
+        elif isinstance(error, CallsClosed):
+            item.frame.resolve(Outcome("cancelled", item))
+        else:
+            self.conclude(item, Failure.of(error, stage), on_error)
+
+    def conclude(self, item: Item, failure: Failure, on_error: OnError | None) -> None:
+        """End `item` as `failure` and the policy say: a dead letter, a skip, or the end of the run."""
+        action = self._action(failure, on_error or self.machine.pipeline.on_error)
+        if getattr(failure.cause, "stops_run", False):
+            self.machine.stop(RunStopped(failure.message, cause_kind="refused"))
+        elif action == "fail":
+            self.machine.stop(RunStopped(f"stage {failure.stage!r}: {failure.message}", cause_kind="failures"))
+        item.frame.resolve(Outcome("skipped" if action == "skip" else "failed", item, failure))
+
+    def _action(self, failure: Failure, on_error: OnError) -> ErrorAction:
+        return on_error(failure) if callable(on_error) else on_error

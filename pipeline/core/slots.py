@@ -1,0 +1,49 @@
+"""How many visits of one stage are at work at once: its slots.
+
+A slot belongs to a visit's own lease, never to an item, because equal items would collide.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from anyio import CapacityLimiter
+
+
+@dataclass(frozen=True, slots=True)
+class SlotStatistics:
+    """The slots of one stage at one instant."""
+
+    total: int
+    borrowed: int
+    waiting: int
+    sleeping: int  #: visits that gave their slot back until their next attempt
+
+
+class Slots:
+    """The slots of one stage in one run. `total` may change while the run goes on."""
+
+    __slots__ = ("_limiter", "acquire", "acquire_nowait", "release", "sleeping", "total")
+
+    def __init__(self, total: int) -> None:
+        self._limiter = CapacityLimiter(total)
+        self.acquire = self._limiter.acquire_on_behalf_of
+        self.acquire_nowait = self._limiter.acquire_on_behalf_of_nowait
+        self.release = self._limiter.release_on_behalf_of
+        self.total = total
+        self.sleeping = 0
+
+    def resize(self, total: int) -> None:
+        """Change how many there are. Visits at work keep theirs; lowering takes effect as they end."""
+        if type(total) is not int or total < 1:
+            raise ValueError(f"concurrency must be a whole number of at least 1, got {total!r}")
+        self.total = total
+        self._limiter.total_tokens = total
+
+    @property
+    def borrowed(self) -> int:
+        return int(self._limiter.borrowed_tokens)
+
+    def statistics(self) -> SlotStatistics:
+        waiting = self._limiter.statistics().tasks_waiting
+        return SlotStatistics(self.total, self.borrowed, waiting, self.sleeping)

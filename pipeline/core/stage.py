@@ -1,0 +1,146 @@
+"""What a stage is: a frozen description with one method that runs it between two bounded ends.
+
+    async def run(self, inbox, outbox, scope) -> None
+
+It returns when the inbox ends, resolves each item it received exactly once, and treats a downstream that has left as a
+quiet stop. Only the engine and composites write `run`; everyone else writes `process`, see `pipeline.core.leaf`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+from pipeline.core.errors import DefinitionError, Failure, Problem
+from pipeline.core.names import Fields
+from pipeline.core.ports import Resource
+from pipeline.core.streams import Inbox, Outbox
+
+if TYPE_CHECKING:
+    from pipeline.core.scope import Scope
+
+ErrorAction: TypeAlias = Literal["dead_letter", "skip", "fail"]
+OnError: TypeAlias = ErrorAction | Callable[[Failure], ErrorAction]
+
+ERROR_ACTIONS: tuple[ErrorAction, ...] = ("dead_letter", "skip", "fail")
+
+
+class Template(Protocol):
+    """What the engine needs to know of a template or expression: the names that it reads."""
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def names(self) -> frozenset[str]: ...
+
+    @property
+    def paths(self) -> frozenset[tuple[str, ...]]: ...
+
+
+@dataclass(frozen=True)
+class Stage(ABC):
+    """A unit connected by streams: a frozen value that can be printed, compared and used for any number of runs."""
+
+    name: str
+
+    @abstractmethod
+    async def run(self, inbox: Inbox, outbox: Outbox, scope: Scope) -> None:
+        """Work until the inbox ends. Cancellation ends it at once; items in hand are resolved as cancelled."""
+
+    def __or__(self, other: object) -> Chain:
+        return Chain.of(self, other)
+
+    def __ror__(self, other: object) -> Chain:
+        return Chain.of(other, self)
+
+    # What the pipeline asks of a definition before it runs it. A leaf without templates, bodies or resources keeps these.
+
+    def parts(self) -> tuple[Stage, ...]:
+        """The stages that are wired for this one, in order."""
+        return (self,)
+
+    def bodies(self) -> Mapping[str, Body]:
+        """The inner networks of a composite, by label."""
+        return {}
+
+    def templates(self) -> Mapping[str, Template]:
+        """Templates and expressions, by option."""
+        return {}
+
+    def produces(self) -> Mapping[str, Fields | None]:
+        """Names that later stages see, each with the fields of its value, or None where they are not known."""
+        return {self.name: None}
+
+    def multiplicity(self, of: Callable[[Stage], int]) -> int:
+        """The most items that one entering item can be alive as here, itself included; `of` tells it of a body."""
+        return 1 + sum(body.copies * of(body.stage) for body in self.bodies().values())
+
+    def resources(self) -> tuple[Resource[object], ...]:
+        """What has to be open while a run uses this stage."""
+        return ()
+
+    def problems(self, *, in_body: bool) -> tuple[Problem, ...]:
+        """What is wrong with this stage where it stands, bodies not included."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Body:
+    """An inner network of a composite, and what is special about it."""
+
+    stage: Stage
+    names: frozenset[str] = frozenset()  #: what its templates see beyond what the composite sees
+    copies: int = 1  #: members that one entering item can have in it at once
+
+
+@dataclass(frozen=True)
+class Chain(Stage):
+    """Stages one after the other: what `|` makes."""
+
+    name: str = field(default="", init=False)
+    stages: tuple[Stage, ...] = ()
+
+    @classmethod
+    def of(cls, *stages: object) -> Chain:
+        """Chain `stages`; chains among them are opened up, agents become stages."""
+        flat: list[Stage] = []
+        for stage in stages:
+            stage = as_stage(stage)
+            flat += stage.stages if isinstance(stage, Chain) else (stage,)
+        return cls(tuple(flat))
+
+    def parts(self) -> tuple[Stage, ...]:
+        return tuple(part for stage in self.stages for part in stage.parts())
+
+    async def run(self, inbox: Inbox, outbox: Outbox, scope: Scope) -> None:
+        await scope.run_chain(self.parts(), inbox, outbox)
+
+    def produces(self) -> Mapping[str, Fields | None]:
+        return {name: fields for stage in self.stages for name, fields in stage.produces().items()}
+
+
+def as_stage(thing: object) -> Stage:
+    """Read what may stand beside `|`: a stage, or an agent, which is one."""
+    if isinstance(thing, Stage):
+        return thing
+    from pipeline.core.agent import is_agent, stage_of_agent  # an agent's stage is a Stage: the import must come later
+
+    if is_agent(thing):
+        return stage_of_agent(thing)
+    name = getattr(thing, "__name__", type(thing).__name__)
+    raise DefinitionError(
+        Problem(
+            None,
+            None,
+            f"{name!r} is neither a stage nor an agent",
+            f"an agent has a name and process(prompt, state); a plain function goes into map({name})",
+        )
+    )
+
+
+def as_bodies(cases: Mapping[str, object]) -> tuple[tuple[str, Stage], ...]:
+    """Read the labelled bodies of a composite, in their order."""
+    return tuple((label, as_stage(body)) for label, body in cases.items())

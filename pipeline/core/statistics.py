@@ -1,0 +1,109 @@
+"""What a run looks like from outside, at one instant: counters that cost nothing, and snapshots of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.core.admission import WindowStatistics
+from pipeline.core.groups import GroupStatistics
+from pipeline.core.slots import Slots, SlotStatistics
+from pipeline.core.streams import EdgeStatistics
+
+
+class Meter:
+    """The counters of one leaf stage in one run. All of them only grow; times are in seconds, summed over workers."""
+
+    __slots__ = ("blocked", "busy", "emitted", "failed", "name", "received", "skipped", "slots", "staff", "waiting")
+
+    def __init__(self, name: str, concurrency: int) -> None:
+        self.name = name
+        self.slots = Slots(concurrency)
+        self.staff: Callable[[], None] | None = None  #: starts workers when slots are added; None when not running
+        self.received = 0
+        self.emitted = 0
+        self.skipped = 0
+        self.failed = 0
+        self.busy = 0.0
+        self.waiting = 0.0
+        self.blocked = 0.0
+
+    def statistics(self) -> StageStatistics:
+        return StageStatistics(
+            self.name,
+            self.received,
+            self.emitted,
+            self.skipped,
+            self.failed,
+            self.slots.statistics(),
+            self.busy,
+            self.waiting,
+            self.blocked,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StageStatistics:
+    """One leaf stage at one instant."""
+
+    name: str
+    received: int  #: visits begun
+    emitted: int
+    skipped: int
+    failed: int
+    slots: SlotStatistics
+    busy: float  #: seconds of visits
+    waiting: float  #: seconds without an item
+    blocked: float  #: seconds waiting for room downstream
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A run at one instant: where its items are, and what holds them."""
+
+    window: WindowStatistics
+    stages: tuple[StageStatistics, ...]
+    edges: tuple[EdgeStatistics, ...]
+    groups: tuple[GroupStatistics, ...]
+    results_waiting: int  #: records that the consumer has not taken
+    threads: int  #: blocking calls in worker threads, abandoned ones included
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def lines(self) -> list[str]:
+        """The snapshot for people, a line each: the window, then every stage with the edge in front of it."""
+        window = self.window
+        settled = " ".join(f"{count} {status}" for status, count in window.settled.items() if count) or "none"
+        lines = [
+            f"roots   {window.admitted} admitted, {window.open} open, settled: {settled}",
+            f"window  {window.in_flight}/{window.max_in_flight} credits, {window.alive} items alive "
+            f"(peak {window.peak}, bound {window.bound}), {self.results_waiting} records wait for the reader"
+            + (", paused" if window.paused else ""),
+        ]
+        edges = {edge.name: edge for edge in self.edges}
+        for stage in self.stages:
+            lines.append(_stage_line(stage, edges.pop(stage.name, None)))
+        lines += [f"edge    {edge.name}: {_edge_text(edge)}" for edge in edges.values()]
+        lines += [
+            f"group   {group.label}: {group.open} open of {group.opened}, {group.waiting} joined wait for room"
+            for group in self.groups
+        ]
+        if self.threads:
+            lines.append(f"threads {self.threads} blocking calls")
+        return lines
+
+
+def _stage_line(stage: StageStatistics, edge: EdgeStatistics | None) -> str:
+    slots = stage.slots
+    sleeping = f", {slots.sleeping} sleeping" if slots.sleeping else ""
+    queue = f"; queue {_edge_text(edge)}" if edge else ""
+    return (
+        f"stage   {stage.name}: {stage.received} in, {stage.emitted} out, {stage.skipped} skipped, {stage.failed} failed; "
+        f"slots {slots.borrowed}/{slots.total}{sleeping}{queue}; "
+        f"busy {stage.busy:.1f} s, waiting {stage.waiting:.1f} s, blocked {stage.blocked:.1f} s"
+    )
+
+
+def _edge_text(edge: EdgeStatistics) -> str:
+    return f"{edge.used}/{edge.capacity} used, {edge.senders_waiting} senders wait"

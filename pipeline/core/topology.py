@@ -1,0 +1,110 @@
+"""What can be said of a pipeline before it runs: its stages, what is wrong with them, and the most that can be alive.
+
+Everything here is a pure function of the frozen definition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from pipeline.core.errors import Problem
+from pipeline.core.fused import FusedStage
+from pipeline.core.leaf import LeafStage
+from pipeline.core.names import Fields, unknown_names
+from pipeline.core.stage import Stage
+
+#: names that templates see everywhere
+COMMON_NAMES: Mapping[str, Fields | None] = {"input": None, "prompt": None, "vars": None}
+
+
+def fuse(parts: Sequence[Stage]) -> tuple[Stage, ...]:
+    """Join adjacent plain functions into one stage; each keeps its name and its counters."""
+    fused: list[Stage] = []
+    for key, run in groupby(parts, key=_fusible):
+        members = tuple(run)
+        if key is None or len(members) == 1:
+            fused += members
+        else:
+            fused.append(FusedStage.of(members))
+    return tuple(fused)
+
+
+def _fusible(stage: Stage) -> tuple[object, ...] | None:
+    """Stages with equal keys may be fused; None for those that may not."""
+    if isinstance(stage, LeafStage) and stage.concurrency == 1 and stage.plain() is not None:
+        return ("plain", stage.on_error)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The most that can be alive at any instant of a run."""
+
+    roots: int
+    items: int
+    calls: int | None  #: visits of agents at work at once; None when there is no agent
+
+    def __str__(self) -> str:
+        calls = "" if self.calls is None else f", at most {self.calls} calls"
+        return f"at most {self.roots} roots, at most {self.items} items alive{calls}"
+
+
+def bounds(stage: Stage, max_in_flight: int) -> Bounds:
+    """Compute the bounds of a pipeline with an admission window of `max_in_flight`."""
+    items = max_in_flight * multiplicity(stage)
+    slots = [leaf.concurrency for leaf in leaves(stage) if leaf.calls]
+    return Bounds(max_in_flight, items, min(items, sum(slots)) if slots else None)
+
+
+def multiplicity(stage: Stage) -> int:
+    """The most items that one entering item can be alive as, itself included, in `stage`.
+
+    It is in one stage of a chain at a time; in a composite it is held while its members are out.
+    """
+    most = 1
+    for part in stage.parts():
+        most = max(most, part.multiplicity(multiplicity))
+    return most
+
+
+def walk(stage: Stage) -> Iterator[Stage]:
+    """Every stage of a pipeline that is wired, outermost first, in declaration order."""
+    for part in stage.parts():
+        yield part
+        for body in part.bodies().values():
+            yield from walk(body.stage)
+
+
+def leaves(stage: Stage) -> Iterator[LeafStage]:
+    """Every stage that has slots."""
+    return (part for part in walk(stage) if isinstance(part, LeafStage))
+
+
+def problems(stage: Stage) -> tuple[Problem, ...]:
+    """Find everything that keeps this pipeline from running."""
+    return (*_duplicates(stage), *_wrong(stage, COMMON_NAMES, in_body=False))
+
+
+def _duplicates(stage: Stage) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for part in walk(stage):
+        if part.name in seen:
+            yield Problem(part.name, None, f"there is already a stage named {part.name!r}", "names are unique in a pipeline")
+        if part.name in COMMON_NAMES:
+            yield Problem(part.name, None, f"a stage cannot be named {part.name!r}", "templates use that name for the record")
+        seen.add(part.name)
+
+
+def _wrong(stage: Stage, available: Mapping[str, Fields | None], *, in_body: bool) -> Iterator[Problem]:
+    """Check each part where it stands: its own options, its templates against the names in view, then its bodies."""
+    names = dict(available)
+    for part in stage.parts():
+        yield from part.problems(in_body=in_body)
+        for option, template in part.templates().items():
+            for misuse in unknown_names(template, names):
+                yield Problem(part.name, option, misuse.message, misuse.hint)
+        for body in part.bodies().values():
+            yield from _wrong(body.stage, {**names, **dict.fromkeys(body.names)}, in_body=True)
+        names.update(part.produces())

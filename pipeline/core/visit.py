@@ -1,0 +1,106 @@
+"""One visit of an item to a leaf stage: what a process function and a model call may know and ask.
+
+Made when a stage's function asks for it, so that a plain stage pays nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from anyio import CancelScope
+
+from pipeline.core.errors import CallsClosed
+from pipeline.core.item import Item
+from pipeline.core.ports import OpenModel, Reply, Resource
+from pipeline.core.state import Message
+from pipeline.core.usage import Cost, Usage
+
+if TYPE_CHECKING:
+    from pipeline.core.workers import Worker
+
+
+class Visit:
+    """An item in the hands of a stage. Satisfies `ports.Visit`."""
+
+    __slots__ = ("_ordinal", "_worker", "item")
+
+    def __init__(self, worker: Worker, item: Item) -> None:
+        self._worker = worker
+        self._ordinal = 0
+        self.item = item
+
+    @property
+    def stage(self) -> str:
+        return self._worker.crew.name
+
+    @property
+    def item_id(self) -> str:
+        return self.item.frame.root.id
+
+    @property
+    def index(self) -> int:
+        """Position of the root in the input, from 0."""
+        return self.item.frame.root.index
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        return (*self.item.frame.path(), self.stage)
+
+    @property
+    def deadline(self) -> float | None:
+        return self.item.frame.root.deadline
+
+    def names(self) -> Mapping[str, object]:
+        """What a template of this stage sees: `input`, `prompt`, `vars`, outputs by stage name, `part` and the like."""
+        return template_names(self.item)
+
+    def next_ordinal(self) -> int:
+        ordinal = self._ordinal
+        self._ordinal = ordinal + 1
+        return ordinal
+
+    def admit_call(self) -> None:
+        if self._worker.crew.machine.calls_closed:
+            raise CallsClosed("the run takes no new model call")
+
+    def charge(self, usage: Usage, cost: Cost | None) -> None:
+        self.item.frame.root.charge(usage, cost)
+
+    @asynccontextmanager
+    async def without_slot(self) -> AsyncIterator[None]:
+        """Give the slot back for the length of the block (a wait between attempts), then take one again.
+
+        Raises `CallsClosed` at once, or out of the block, when the run stops making calls.
+        """
+        machine = self._worker.crew.machine
+        self.admit_call()
+        self._worker.lend_slot()
+        try:
+            with CancelScope() as scope:
+                machine.sleepers.add(scope)
+                try:
+                    yield
+                finally:
+                    machine.sleepers.discard(scope)
+        finally:
+            await self._worker.regain_slot()
+        self.admit_call()
+
+    async def call(self, model: Resource[OpenModel], messages: Sequence[Message], **params: object) -> Reply:
+        """Ask `model` through its full call stack. The stage that calls names the model among its `resources()`."""
+        opened = self._worker.crew.scope.resource(model)
+        return await opened.call(self, messages, **params)
+
+
+def template_names(item: Item) -> dict[str, object]:
+    """The names that a template sees when it is rendered for `item`."""
+    root = item.frame.root
+    record = root.record
+    names: dict[str, object] = dict(item.frame.names)
+    names.update(item.state.outputs)
+    names["input"] = record.fields if record.fields else {"prompt": record.prompt}
+    if record.prompt is not None:
+        names["prompt"] = record.prompt
+    return names

@@ -1,0 +1,236 @@
+"""The tasks of a leaf stage: each receives an item, takes a slot, visits, gives the slot back, sends on.
+
+Workers come as they are needed: one at first, one more whenever an item was received, nobody waits for the next, and
+fewer are awake than there are slots. A worker that waits between attempts has given its slot back and is not awake, so
+another one takes its place; how many can sleep is bounded by the admission window.
+
+No slot is held over a send. A worker that waits to send is awake, though, which is what makes a slow stage block its
+producers.
+
+The cancel scope around visits belongs to the worker and is made anew only after it was used, because a scope costs
+more than a cheap visit. It is cancelled only while `frame.visitor` points here, which is never during a hand-over.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from anyio import BrokenResourceError, CancelScope, EndOfStream, WouldBlock, create_task_group
+from anyio.lowlevel import checkpoint
+
+from pipeline.core.errors import InvariantError
+from pipeline.core.item import Frame, Item, Outcome
+from pipeline.core.leaf import LeafStage
+from pipeline.core.streams import BURST, BURST_SECONDS, Inbox, Outbox
+
+if TYPE_CHECKING:
+    from pipeline.core.scope import Scope
+
+
+class Workers:
+    """The crew of one leaf stage in one run."""
+
+    def __init__(self, stage: LeafStage, scope: Scope, inbox: Inbox, outbox: Outbox) -> None:
+        self.stage = stage
+        self.name = stage.name
+        self.scope = scope
+        self.machine = scope.machine
+        self.inbox = inbox
+        self.outbox = outbox
+        self.meter = scope.meter(stage.name, stage.concurrency)
+        self.slots = self.meter.slots
+        self.process = stage.bind(scope)
+        self.task_group = create_task_group()
+        self.idle = 0
+        self.awake = 0
+        self.ended = False
+
+    async def run(self) -> None:
+        """Work until the inbox ends and every visit is over."""
+        self.meter.staff = self.staff
+        try:
+            async with self.task_group:
+                self._start_worker()
+        finally:
+            self.meter.staff = None
+
+    def staff(self) -> None:
+        """Start a worker if nobody waits for an item while slots are free."""
+        if not self.idle and not self.ended and self.awake < self.slots.total:
+            self._start_worker()
+
+    def _start_worker(self) -> None:
+        self.awake += 1
+        self.task_group.start_soon(Worker(self).run, name=f"penstock {self.name}")
+
+    def leave(self) -> None:
+        """Stop, because downstream has left."""
+        self.ended = True
+        self.task_group.cancel_scope.cancel()
+
+
+class Worker:
+    """One task of a crew, and the lease that borrows its slot. A frame's `visitor`."""
+
+    __slots__ = ("at", "borrowed", "burst", "crew", "scope", "since")
+
+    def __init__(self, crew: Workers) -> None:
+        self.crew = crew
+        self.burst = 0
+        self.since = 0.0
+        self.borrowed = False
+        self.at = ""  #: the stage to name in a failure, when several are fused into one
+        self.scope = CancelScope()
+
+    def cancel(self) -> None:
+        """Let go of the item in hand: its frame was revoked."""
+        self.scope.cancel()
+
+    async def run(self) -> None:
+        crew = self.crew
+        try:
+            while True:
+                with CancelScope() as self.scope:
+                    await self._work()
+                if not self.scope.cancel_called:
+                    return
+        except EndOfStream:
+            crew.ended = True
+        except BrokenResourceError:
+            crew.leave()
+        finally:
+            crew.awake -= 1
+
+    async def _work(self) -> None:
+        """Visit item after item, until a revocation has used up the cancel scope or there are too many workers."""
+        crew, meter, slots, process = self.crew, self.crew.meter, self.crew.slots, self.crew.process
+        receive_nowait, send_nowait = crew.inbox.receive_nowait, crew.outbox.send_nowait
+        acquire_nowait, release = slots.acquire_nowait, slots.release
+        while True:
+            now = monotonic()
+            if self.burst >= BURST or now - self.since > BURST_SECONDS:
+                await self._pause()
+            try:
+                item = receive_nowait()
+            except WouldBlock:
+                item = await self._receive(now)
+                now = self.since
+            self.burst += 1
+            if not crew.idle and crew.awake < slots.total:
+                crew.staff()
+            frame = item.frame
+            if frame.revoked:
+                frame.retire()
+                continue
+            frame.visitor = self
+            try:
+                try:
+                    acquire_nowait(self)
+                except WouldBlock:
+                    await slots.acquire(self)
+                    now = monotonic()
+                self.borrowed = True
+                if not frame.touched:
+                    frame.touch()
+                meter.received += 1
+                result = process(item, self)
+                if result is not None and type(result) is not Item:
+                    result = await result
+            except Exception as error:
+                self._let_go(frame)
+                self._failed(item, error)
+                if self.scope.cancel_called:
+                    return
+                continue
+            except BaseException:
+                self._let_go(frame)
+                frame.resolve(Outcome("cancelled", item))
+                raise
+            frame.visitor = None
+            if self.borrowed:
+                self.borrowed = False
+                release(self)
+            meter.busy += monotonic() - now
+            if frame.revoked:
+                frame.retire()
+            elif result is None:
+                meter.skipped += 1
+                frame.resolve(Outcome("skipped", item))
+            else:
+                meter.emitted += 1
+                try:
+                    send_nowait(result)
+                except WouldBlock:
+                    await self._send(result)
+                except BrokenResourceError:
+                    frame.resolve(Outcome("cancelled", result))
+                    raise
+            if self.scope.cancel_called or crew.awake > slots.total:
+                return
+
+    async def _pause(self) -> None:
+        await checkpoint()
+        self.burst = 0
+        self.since = monotonic()
+
+    async def _receive(self, asked: float) -> Item:
+        """Wait for an item; `asked` is when the wait began."""
+        crew = self.crew
+        crew.idle += 1
+        try:
+            return await crew.inbox.receive()
+        finally:
+            crew.idle -= 1
+            self.burst = 0
+            self.since = monotonic()
+            crew.meter.waiting += self.since - asked
+
+    async def _send(self, item: Item) -> None:
+        """Wait for room downstream."""
+        asked = monotonic()
+        try:
+            await self.crew.outbox.send(item)
+        except BaseException:  # cancelled or broken: it was not taken
+            item.frame.resolve(Outcome("cancelled", item))
+            raise
+        finally:
+            self.burst = 0
+            self.since = monotonic()
+            self.crew.meter.blocked += self.since - asked
+
+    def _let_go(self, frame: Frame) -> None:
+        """Have no item and no slot in hand any more."""
+        frame.visitor = None
+        self._release()
+
+    def _failed(self, item: Item, error: Exception) -> None:
+        if isinstance(error, InvariantError):
+            raise error
+        if item.frame.revoked:  # what a cancelled visit raises on its way out is of no interest
+            item.frame.retire()
+            return
+        self.crew.meter.failed += 1
+        self.crew.scope.fail(item, error, self.at or self.crew.name, self.crew.stage.on_error)
+        self.at = ""
+
+    # -- asked by visits ----------------------------------------------------------------------------------------
+
+    def lend_slot(self) -> None:
+        """Give the slot back while this visit sleeps; another worker may use it."""
+        self._release()
+        self.crew.awake -= 1
+        self.crew.slots.sleeping += 1
+        self.crew.staff()
+
+    async def regain_slot(self) -> None:
+        """Take a slot again. When cancelled while waiting, the visit ends without one."""
+        self.crew.awake += 1
+        self.crew.slots.sleeping -= 1
+        await self.crew.slots.acquire(self)
+        self.borrowed = True
+
+    def _release(self) -> None:
+        if self.borrowed:
+            self.borrowed = False
+            self.crew.slots.release(self)

@@ -1,0 +1,139 @@
+"""Functions as stages: `map`, `filter`, `flat_map`.
+
+A plain function is called on the event loop, so it must not block; `blocking=True` moves it to worker threads. Adjacent
+plain functions are fused by the engine.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.core.errors import ItemError
+from pipeline.core.item import Item
+from pipeline.core.leaf import LeafStage, Plain, Process, Visited, accepts
+from pipeline.core.stage import OnError, Template
+from pipeline.core.templates import Expression
+from pipeline.core.threads import Threads, is_blocking
+from pipeline.core.visit import Visit, template_names
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pipeline.core.scope import Scope
+    from pipeline.core.workers import Worker
+
+Function = Callable[..., object]
+
+
+@dataclass(frozen=True)
+class FunctionStage(LeafStage):
+    """What `map` and `filter` share: a function of the payload, and of the visit if it takes two parameters."""
+
+    function: Function | Expression = str
+    blocking: bool = False
+
+    def templates(self) -> Mapping[str, Template]:
+        return {"call": self.function} if isinstance(self.function, Expression) else {}
+
+    def next_item(self, item: Item, result: object) -> Visited:
+        """The item that goes on after the function returned `result`."""
+        raise NotImplementedError
+
+    def plain(self) -> Plain | None:
+        function = self.function
+        if isinstance(function, Expression):
+            return lambda item: self.next_item(item, function.evaluate(template_names(item)))
+        if self.blocking or not is_blocking(function) or accepts(function, 2):
+            return None
+        next_item = self.next_item
+
+        def plain(item: Item) -> Visited:
+            return next_item(item, function(item.value))
+
+        return plain
+
+    def bind(self, scope: Scope) -> Process:
+        plain = self.plain()
+        if plain is not None:
+            return lambda item, worker: plain(item)
+        function = self.function
+        if isinstance(function, Expression):  # expressions are always plain
+            raise TypeError("an expression has a plain form")
+        if self.blocking:
+            return self._bind_blocking(function, scope)
+        with_visit = accepts(function, 2)
+
+        async def process(item: Item, worker: Worker) -> Visited:
+            result = function(item.value, Visit(worker, item)) if with_visit else function(item.value)
+            return self.next_item(item, await result if inspect.isawaitable(result) else result)
+
+        return process
+
+    def _bind_blocking(self, function: Function, scope: Scope) -> Process:
+        threads = Threads(scope.machine, self.name, self.concurrency)
+
+        async def process(item: Item, worker: Worker) -> Visited:
+            return self.next_item(item, await threads.run(function, item.value))
+
+        return process
+
+
+@dataclass(frozen=True)
+class MapStage(FunctionStage):
+    """Sends on what the function returns, as its output."""
+
+    def next_item(self, item: Item, result: object) -> Visited:
+        if type(result) is Item:
+            return result
+        state = item.state.add_output(self.name, result)
+        return Item(result, state, item.frame, item.missing)
+
+
+@dataclass(frozen=True)
+class FilterStage(FunctionStage):
+    """Sends the item on as it is when the function says true, else skips it."""
+
+    def next_item(self, item: Item, result: object) -> Visited:
+        return item if result else None
+
+    def produces(self) -> Mapping[str, None]:
+        return {}
+
+
+def map(
+    function: Callable[..., object] | Callable[..., Awaitable[object]],
+    *,
+    name: str | None = None,
+    concurrency: int = 1,
+    blocking: bool = False,
+    on_error: OnError | None = None,
+) -> MapStage:
+    """Apply `function` to each payload: `fn(value)` or `fn(value, visit)`, plain or async.
+
+    Its result is the payload that goes on and the output under `name` (the function's own by default). `blocking` runs
+    it in worker threads, `concurrency` at a time.
+    """
+    return MapStage(name or name_of(function), concurrency, on_error, function, blocking)
+
+
+def filter(
+    function: Callable[..., object] | Callable[..., Awaitable[object]],
+    *,
+    name: str | None = None,
+    concurrency: int = 1,
+    blocking: bool = False,
+    on_error: OnError | None = None,
+) -> FilterStage:
+    """Let items pass for which `function` says true; the others are skipped and leave no record."""
+    return FilterStage(name or name_of(function), concurrency, on_error, function, blocking)
+
+
+def name_of(function: Callable[..., object]) -> str:
+    """The name of a function's stage: its own. A lambda has none, so its stage is to be named."""
+    name = getattr(function, "__name__", type(function).__name__)
+    if name == "<lambda>":
+        raise ItemError("a lambda has no name; pass name='…' so that its output can be found")
+    return str(name)
