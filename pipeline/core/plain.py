@@ -11,8 +11,6 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import cast
 
-from pydantic import BaseModel
-
 _ATOMS = frozenset({str, int, float, bool, type(None)})
 
 
@@ -20,8 +18,9 @@ def plain(value: object) -> object:
     """Return `value` as plain data; what is no data at all becomes its text."""
     if type(value) in _ATOMS:
         return value
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
+    dump = getattr(value, "model_dump", None)
+    if dump is not None and not isinstance(value, type):  # a pydantic model, told without importing pydantic
+        return cast(object, dump(mode="json"))
     if isinstance(value, Enum):
         return plain(value.value)
     if isinstance(value, Mapping):
@@ -35,8 +34,8 @@ def plain(value: object) -> object:
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     for atom in (str, int, float):
         if isinstance(value, atom):
-            return atom(value)
-    return str(value)
+            return atom(cast("str", value))
+    return str(cast(object, value))
 
 
 def _key(key: object) -> str:

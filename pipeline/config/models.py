@@ -1,0 +1,114 @@
+"""Reads the `models:` of a file into definitions, and finds the one that a stage means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipeline.config.fields import read_fields
+from pipeline.config.nodes import Entry, Mark, Node, Scalar, Table, describe
+from pipeline.config.problems import Located
+from pipeline.config.registry import ModelProvider
+from pipeline.config.values import Wrong, read_value, wrong
+from pipeline.core.errors import DefinitionError, PipelineError
+from pipeline.core.names import join_names, suggestion
+from pipeline.core.words import Field
+
+DEFAULT = "default"
+
+_BROKEN = object()  #: stands for a model whose problems have been said
+
+
+class ModelReader:
+    """The models of one file, by name; those given as `provider/model` inside a stage are made when they are met."""
+
+    def __init__(self, provider: ModelProvider) -> None:
+        self._provider = provider
+        self._named: dict[str, object] = {}
+
+    @property
+    def definitions(self) -> Mapping[str, object]:
+        return {name: model for name, model in self._named.items() if model is not _BROKEN}
+
+    def read(self, node: Node) -> list[Located]:
+        """Read the section; return what is wrong in it."""
+        if not isinstance(node, Table):
+            return [*wrong(node, "'models'", "a mapping from name to model").problems]
+        problems: list[Located] = []
+        for entry in node.entries:
+            self._named[entry.key] = _BROKEN
+            try:
+                self._named[entry.key] = self._model(entry)
+            except Wrong as error:
+                problems += error.problems
+        return problems
+
+    def fallback(self) -> object | None:
+        """The model of a stage that names none: the one called `default`, or the only one. Raises empty `Wrong`."""
+        if DEFAULT in self._named:
+            return self._sound(self._named[DEFAULT])
+        return self._sound(next(iter(self._named.values()))) if len(self._named) == 1 else None
+
+    def advice(self) -> str:
+        """How to give a stage its model."""
+        if self._named:
+            return f"name one of {join_names(self._named)}, or call one of them 'default'"
+        return "write provider/model, or define one under 'models'"
+
+    def find(self, node: Node, what: str) -> object:
+        """The model that a stage names. Raises `Wrong`."""
+        if not isinstance(node, Scalar) or not isinstance(node.value, str):
+            raise wrong(node, what, "the name of a model, or provider/model")
+        if node.value in self._named:
+            return self._sound(self._named[node.value])
+        if "/" in node.value:
+            return self._resolve(node.value, {}, node.mark, None)
+        hint = suggestion(node.value, self._named) or self.advice()
+        raise Wrong(Located("E301", f"{what}: there is no model {node.value[:60]!r}", node.mark, hint))
+
+    def _sound(self, model: object) -> object:
+        if model is _BROKEN:
+            raise Wrong
+        return model
+
+    def _model(self, entry: Entry) -> object:
+        owner, table = f"model {entry.key!r}", entry.value
+        if not isinstance(table, Table):
+            hint = f"{entry.key}: {{use: provider/model}}"
+            problem = Located("E101", f"{owner} must be a mapping, not {describe(table)}", table.mark, hint)
+            raise Wrong(problem)
+        use = table.get("use")
+        if use is None:
+            raise Wrong(Located("E104", f"{owner} needs 'use'", entry.mark, "use: provider/model"))
+        if not isinstance(use.value, Scalar) or not isinstance(use.value.value, str):
+            raise wrong(use.value, f"'use' of {owner}", "provider/model")
+        name = use.value.value
+        fields = self._options(name, use.value.mark)
+        rest = [option for option in table.entries if option.key != "use"]
+        values = read_fields(rest, fields, owner, entry.mark, _read_option)
+        return self._resolve(name, values, use.value.mark, table)
+
+    def _options(self, use: str, mark: Mark) -> Mapping[str, Field]:
+        try:
+            return self._provider.options(use)
+        except DefinitionError as error:
+            raise Wrong(*(Located("E301", p.message, mark, p.hint) for p in error.problems)) from error
+        except (ValueError, PipelineError) as error:
+            raise Wrong(Located("E301", str(error), mark)) from error
+
+    def _resolve(self, use: str, values: Mapping[str, object], mark: Mark, table: Table | None) -> object:
+        code = "E302" if table else "E301"
+        try:
+            return self._provider.resolve(use, **values)
+        except DefinitionError as error:
+            problems: list[Located] = []
+            for problem in error.problems:
+                option = table.get(problem.option) if table and problem.option else None
+                text = f"{problem.option!r}: {problem.message}" if option else problem.message
+                problems.append(Located(code, text, option.value.mark if option else mark, problem.hint))
+            raise Wrong(*problems) from error
+        except (ValueError, TypeError, PipelineError) as error:
+            raise Wrong(Located(code, str(error), mark)) from error
+
+
+def _read_option(field: Field, entry: Entry, what: str) -> object:
+    return read_value(field, entry.value, what)

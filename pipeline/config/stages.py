@@ -1,0 +1,210 @@
+"""Reads lists of stages into one composed stage: `- kind: name` and options, composites holding lists.
+
+What a kind means is its word's business; this reader only turns options into values, bottom up, so that a builder
+receives its bodies as stages that exist.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
+from typing import Any, NamedTuple, cast
+
+from pipeline.config.fields import read_fields
+from pipeline.config.imports import import_callable
+from pipeline.config.models import ModelReader
+from pipeline.config.nodes import Entry, Listing, Mark, Node, Scalar, Table
+from pipeline.config.problems import Located
+from pipeline.config.values import Wrong, read_value, wrong
+from pipeline.core.errors import DefinitionError, PipelineError, Problem
+from pipeline.core.names import join_names, suggestion
+from pipeline.core.words import Field, Word
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_TEMPLATES = ("template", "expression", "decision", "by")
+
+
+class Place(NamedTuple):
+    """Where an option stands, and the code of a problem with it."""
+
+    mark: Mark
+    code: str
+
+
+class StageReader:
+    """Reads the stages of one file. `where` fills with the place of every stage and option."""
+
+    def __init__(self, words: Mapping[str, Word], models: ModelReader, allow_import: Sequence[str]) -> None:
+        self._words = words
+        self._models = models
+        self._allow_import = allow_import
+        self._named: dict[str, Mark] = {}
+        self.where: dict[tuple[str | None, str | None], Place] = {}
+
+    def body(self, node: Node, what: str) -> object:
+        """The stages of a list as one. Raises `Wrong` with every problem in them."""
+        if not isinstance(node, Listing):
+            raise wrong(node, what, "a list of stages")
+        if not node.items:
+            raise Wrong(Located("E101", f"{what} needs at least one stage", node.mark))
+        stages = _all([lambda item=item: self.stage(item) for item in node.items])
+        return self._built(lambda: chain(stages), None, node.mark)
+
+    def stage(self, node: Node) -> object:
+        """One stage. Raises `Wrong`."""
+        head, word, problems = self._head(node)
+        options = cast(Table, node).entries[1:]
+        name = head.value.text if isinstance(head.value, Scalar) else ""
+        self.where[name, None] = Place(head.value.mark, "E110")
+        for entry in options:
+            kind = word.fields[entry.key].kind if entry.key in word.fields else None
+            self.where[name, entry.key] = Place(entry.value.mark, "E210" if kind in _TEMPLATES else "E110")
+        values, found = self._options(word, f"stage {name!r}", head, options)
+        if values is None or problems:
+            raise Wrong(*problems, *found)
+        return self._built(lambda: word.build(name, **values), name, head.value.mark)
+
+    def _head(self, node: Node) -> tuple[Entry, Word, list[Located]]:
+        """The first entry of a stage, its word, and what is wrong with its name."""
+        kinds = sorted(self._words)
+        if not isinstance(node, Table) or not node.entries:
+            example = f"- {kinds[0]}: name" if kinds else None
+            raise Wrong(Located("E103", "a stage is a mapping that starts with its kind and name", node.mark, example))
+        head = node.entries[0]
+        if head.key not in self._words:
+            raise Wrong(_no_kind(node, kinds))
+        try:
+            word = self._words[head.key]
+        except Exception as error:  # a foreign package that cannot be imported
+            raise Wrong(Located("E311", f"loading the kind {head.key!r} failed: {error}", head.mark)) from error
+        return head, word, self._name_problems(head)
+
+    def _name_problems(self, head: Entry) -> list[Located]:
+        node = head.value
+        text = node.text if isinstance(node, Scalar) else ""
+        if not isinstance(node, Scalar) or not _NAME.fullmatch(text) or node.value is None:
+            message = f"the name of {_a(head.key)} is letters, digits and underscores, so that templates can use it"
+            return [Located("E105", message, head.mark if node.mark == head.mark else node.mark, f"{head.key}: name")]
+        first = self._named.setdefault(text, node.mark)
+        if first is not node.mark:
+            place = f"first in line {first.line}" if first.line else "names are unique in a pipeline"
+            return [Located("E105", f"the name {text!r} is used by two stages; {place}", node.mark)]
+        return []
+
+    def _options(
+        self, word: Word, owner: str, head: Entry, options: Sequence[Entry]
+    ) -> tuple[dict[str, object] | None, list[Located]]:
+        fields, given = dict(word.fields), {entry.key for entry in options}
+        values: dict[str, object] = {}
+        problems: list[Located] = []
+        broken = False
+        for name, field in word.fields.items():
+            if field.kind == "model" and field.required and name not in given:
+                fields[name] = replace(field, required=False)
+                try:
+                    model = self._models.fallback()
+                except Wrong:
+                    broken = True
+                    continue
+                if model is None:
+                    problems.append(Located("E104", f"{owner} needs {name!r}", head.value.mark, self._models.advice()))
+                values[name] = model
+        try:
+            values |= read_fields(options, fields, owner, head.value.mark, self._value)
+        except Wrong as error:
+            return None, [*problems, *error.problems]
+        return (None if broken or problems else values), problems
+
+    def _value(self, field: Field, entry: Entry, what: str) -> object:
+        node = entry.value
+        match field.kind:
+            case "model":
+                return self._models.find(node, what)
+            case "models":
+                items = node.items if isinstance(node, Listing) else (node,)
+                return tuple(_all([lambda item=item: self._models.find(item, what) for item in items]))
+            case "body":
+                return self.body(node, what)
+            case "bodies":
+                return self._bodies(node, what)
+            case "call":
+                return import_callable(node, what, self._allow_import)
+            case "decision" | "by":
+                return self._decision(field, node, what)
+            case _:
+                return read_value(field, node, what)
+
+    def _bodies(self, node: Node, what: str) -> dict[str, object]:
+        if not isinstance(node, Table):
+            raise wrong(node, what, "a mapping from label to list of stages")
+        if not node.entries:
+            raise Wrong(Located("E101", f"{what} needs at least one label with a list of stages", node.mark))
+        bodies = _all([lambda e=entry: self.body(e.value, f"{e.key!r} in {what}") for entry in node.entries])
+        return dict(zip(node.keys(), bodies, strict=True))
+
+    def _decision(self, field: Field, node: Node, what: str) -> object:
+        if not isinstance(node, Table):
+            return read_value(Field("expression"), node, what)
+        if node.keys() == ["call"]:
+            return import_callable(node.entries[0].value, what, self._allow_import)
+        if field.kind == "by":
+            return self.stage(node)
+        raise wrong(node, what, 'an expression {{ … }} or {call: "module:attribute"}')
+
+    def _built(self, make: Callable[[], object], name: str | None, mark: Mark) -> object:
+        try:
+            return make()
+        except DefinitionError as error:
+            at = {**self.where, (None, None): Place(mark, "E110")}
+            problems = (replace(problem, stage=problem.stage or name) for problem in error.problems)
+            raise Wrong(*(located(problem, at) for problem in problems)) from error
+        except (ValueError, TypeError, PipelineError) as error:
+            owner = f"stage {name!r}" if name else "these stages"
+            raise Wrong(Located("E110", f"{owner}: {error}", mark)) from error
+
+
+def chain(stages: Iterable[object]) -> object:
+    """Compose stages with `|`, as code does."""
+    return reduce(lambda left, right: left | right, cast("Iterable[Any]", stages))
+
+
+def located(problem: Problem, where: Mapping[tuple[str | None, str | None], Place]) -> Located:
+    """The place in the file of a problem that the engine found."""
+    stage, option = problem.stage, problem.option
+    owner = f"stage {stage!r}" if stage else "the pipeline"
+    what = f"{option!r} of {owner}" if option else owner
+    keys = ((stage, option), (stage, None), (None, None))
+    place = next((where[key] for key in keys if key in where), Place(Mark(), "E110"))
+    if place.code == "E210" and problem.message.startswith("uses "):
+        return Located("E210", f"{what} {problem.message}", place.mark, problem.hint)
+    return Located("E110", f"{what}: {problem.message}", place.mark, problem.hint)
+
+
+def _all(reads: Iterable[Callable[[], object]]) -> list[object]:
+    """What each of `reads` returns. Raises `Wrong` with the problems of all of them."""
+    values: list[object] = []
+    failures: list[Wrong] = []
+    for read in reads:
+        try:
+            values.append(read())
+        except Wrong as error:
+            failures.append(error)
+    if failures:
+        raise Wrong(*(problem for failure in failures for problem in failure.problems))
+    return values
+
+
+def _no_kind(node: Table, kinds: Sequence[str]) -> Located:
+    head = node.entries[0]
+    later = next((entry.key for entry in node.entries if entry.key in kinds), None)
+    if later:
+        message = f"a stage starts with its kind: put {later!r} before {head.key[:60]!r}"
+        return Located("E103", message, head.mark)
+    hint = suggestion(head.key, kinds) or f"known here: {join_names(kinds)}"
+    return Located("E103", f"there is no kind of stage {head.key[:60]!r}", head.mark, hint)
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[:1] in 'aeiou' else 'a'} {noun}"
