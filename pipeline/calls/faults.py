@@ -69,6 +69,7 @@ _BY_CAUSE: Mapping[str, Fault] = {
     "LocalProtocolError": Fault("fail", "bad_request"),
     "UnsupportedProtocol": Fault("stop", "bad_base_url"),
     "DecodingError": Fault("fail", "bad_encoding"),
+    "BadEncoding": Fault("fail", "bad_encoding"),
     "ForeignHost": Fault("stop", "bad_base_url"),
     "ResponseTooLarge": Fault("fail", "too_big"),
 }

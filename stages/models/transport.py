@@ -7,9 +7,11 @@ bodies too, and so that the requests in each pool can be counted exactly.
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, field
 from typing import Final
 
+import anyio
 import httpx2
 
 POOL: Final = 32  #: requests in flight of one pool
@@ -22,6 +24,10 @@ class TransportRefusal(Exception):
 
 class ResponseTooLarge(TransportRefusal):
     """An answer is longer than `MAX_ANSWER`."""
+
+
+class BadEncoding(TransportRefusal):
+    """An answer is packed in a way that cannot be read."""
 
 
 class ForeignHost(TransportRefusal):
@@ -75,11 +81,41 @@ class PooledTransport(httpx2.AsyncBaseTransport):
     async def _whole(self, response: httpx2.Response) -> httpx2.Response:
         parts: list[bytes] = []
         size = 0
-        async for part in response.aiter_bytes():
-            size += len(part)
-            if size > self.max_answer:
-                raise ResponseTooLarge(f"the answer is longer than {self.max_answer:,} bytes")
-            parts.append(part)
-        decoded = ("content-encoding", "content-length", "transfer-encoding")
-        headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in decoded]
-        return httpx2.Response(response.status_code, headers=headers, content=b"".join(parts))
+        # Leaving the loop early would leave the library's nested generators half read, to be closed by nobody; cancelled,
+        # they unwind from the inside and close the connection.
+        with anyio.CancelScope() as scope:
+            async for part in response.aiter_raw():
+                size += len(part)
+                if size > self.max_answer:
+                    scope.cancel()
+                else:
+                    parts.append(part)
+        if size > self.max_answer:
+            raise _too_large(self.max_answer)
+        content = unpacked(b"".join(parts), response.headers.get("content-encoding", ""), self.max_answer)
+        wire_only = ("content-encoding", "content-length", "transfer-encoding")
+        headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in wire_only]
+        return httpx2.Response(response.status_code, headers=headers, content=content)
+
+
+def unpacked(body: bytes, encoding: str, limit: int) -> bytes:
+    """Return a body without the packing that we did not ask for but some servers send; never more than `limit`.
+
+    Raises `ResponseTooLarge` for a bomb and `BadEncoding` for what cannot be unpacked.
+    """
+    if encoding.strip().lower() in ("", "identity"):
+        return body
+    if encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
+        raise BadEncoding(f"the answer is packed as {encoding!r}, which was not asked for")
+    unpacker = zlib.decompressobj(wbits=47)  # 47: gzip and zlib, told apart by their first bytes
+    try:
+        plain = unpacker.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise BadEncoding(f"the answer is not packed as it says: {error}") from error
+    if len(plain) > limit:
+        raise _too_large(limit)
+    return plain
+
+
+def _too_large(limit: int) -> ResponseTooLarge:
+    return ResponseTooLarge(f"the answer is longer than {limit:,} bytes")
