@@ -77,16 +77,15 @@ def decode(data: bytes, *, max_depth: int = MAX_DEPTH) -> object:
     """
     if data.count(b"[") + data.count(b"{") > max_depth:
         _check_depth(data, max_depth)
+    # orjson reads integers beyond 64 bits as floats, or refuses them; only a run of 19 digits can be one.
+    long_integer = _NINETEEN_DIGITS in data.translate(_DIGITS_TO_ZERO)
     try:
         value = cast(object, orjson.loads(data))
     except orjson.JSONDecodeError as error:
-        if _SURROGATE_ESCAPE.search(data) is None:
+        if not long_integer and _SURROGATE_ESCAPE.search(data) is None:
             raise _bad(error.msg, _text_of(data), error.pos) from None
         return _decode_slowly(data)
-    # orjson reads integers beyond 64 bits as floats; only a run of 19 digits can be one.
-    if _NINETEEN_DIGITS in data.translate(_DIGITS_TO_ZERO):
-        return _decode_slowly(data)
-    return value
+    return _decode_slowly(data) if long_integer else value
 
 
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")

@@ -129,9 +129,9 @@ def _raw(record: Record, field: str | None) -> bytes:
 
 
 def _named(record: Record, field: str) -> object:
-    if isinstance(record.output, Mapping) and field in record.output:
-        return cast(Mapping[str, object], record.output)[field]
-    return record.outputs.get(field)
+    output = record.output
+    inside = cast(Mapping[str, object], output) if isinstance(output, Mapping) else record.outputs
+    return inside[field] if field in inside else record.outputs.get(field)
 
 
 def _mode_problems(mode: str) -> list[Problem]:

@@ -62,9 +62,11 @@ def stdin_fd() -> int:
     if stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - the interpreter sets it so when 0 is closed
         raise SourceError("stdin is closed; name an input file, or give stdin one: … < prompts.txt")
     try:
-        return stdin.fileno()
+        fd = stdin.fileno()
+        os.fstat(fd)
     except (OSError, ValueError):
-        raise SourceError("stdin has no file descriptor here; name an input file") from None
+        raise SourceError("stdin is closed or has no file descriptor here; name an input file") from None
+    return fd
 
 
 def reading_failed(path: str, error: OSError) -> SourceError:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -15,11 +14,11 @@ from anyio import to_thread
 from pipeline.core.errors import DefinitionError, ItemError, Problem
 from pipeline.core.inputs import guess_field, input_of_fields, input_of_text
 from pipeline.core.record import Input
-from stages.sources.blocks import BlockReader
-from stages.sources.files import STDIN, examine, open_path, parser_of, reading_failed, stdin_fd, title
+from stages.sources.files import STDIN, examine, title
 from stages.sources.identity import Identity
-from stages.sources.parsed import Parsed, Parser
-from stages.sources.sniff import FORMATS, Format, first_line, format_of
+from stages.sources.parsed import Parsed
+from stages.sources.reading import OpenFile
+from stages.sources.sniff import FORMATS, Format
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +128,7 @@ class OpenInputs:
             path = next(self._paths, None)
             if path is None:
                 return False
-            self._file = OpenFile(path, self._definition)
+            self._file = OpenFile(path, self._definition.format, self._definition.max_record_bytes)
             self._tell_field = self._definition.field is None
         parsed, size = await self._file.next_block()
         self._bytes += size
@@ -147,7 +146,8 @@ class OpenInputs:
         file.close()
         self._blank_lines += file.blank_lines
         if file.blank_lines:
-            self._tell(f"{title(file.path)}: {file.blank_lines:,} blank lines skipped")
+            lines = "line" if file.blank_lines == 1 else "lines"
+            self._tell(f"{title(file.path)}: {file.blank_lines:,} blank {lines} skipped")
 
     def _input(self, parsed: Parsed) -> Input:
         value = parsed.value
@@ -163,7 +163,8 @@ class OpenInputs:
         defect = id_defect or record.defect
         if defect is None:
             return record
-        return replace(record, defect=ItemError(f"{place}: {defect.message}", type=defect.type))
+        located = ItemError(f"{place}: {defect.message}", type=defect.type)
+        return Input(value, id, fields=value, defect=located)
 
     def _tell_guess(self, fields: dict[str, object]) -> None:
         self._tell_field = False
@@ -175,57 +176,3 @@ class OpenInputs:
     def _tell(self, sentence: str) -> None:
         if self._definition.notice is not None:
             self._definition.notice(sentence)
-
-
-class OpenFile:
-    """One input that is being read. What changes: the bytes before the format is known, then the parser."""
-
-    def __init__(self, path: str, definition: Inputs) -> None:
-        self.path = path
-        self._definition = definition
-        self._fd = stdin_fd() if path == STDIN else open_path(path)
-        self._reader = BlockReader(self._fd)
-        self._head = b""
-        self._parser: Parser | None = None
-        self._ended = False
-
-    @property
-    def blank_lines(self) -> int:
-        return self._parser.blank_lines if self._parser else 0
-
-    async def next_block(self) -> tuple[Iterator[Parsed] | None, int]:
-        """Return the records of the next block (None after the last) and its size. Raises `SourceError`."""
-        if self._ended:
-            return None, 0
-        try:
-            block = await self._reader.read()
-        except OSError as error:
-            raise reading_failed(self.path, error) from error
-        self._ended = not block
-        if self._parser is None:
-            return self._begin(block), len(block)
-        return self._parser.feed(block) if block else self._parser.finish(), len(block)
-
-    def close(self) -> None:
-        """Close the file; stdin stays open, it is not ours."""
-        if self.path != STDIN and self._fd >= 0:
-            os.close(self._fd)
-        self._fd = -1
-
-    def _begin(self, block: bytes) -> Iterator[Parsed]:
-        """Hold the block until the first line is known, then choose the parser and give it all."""
-        definition = self._definition
-        self._head += block
-        separator = b"\0" if definition.format == "nul" else b"\n"
-        line = first_line(self._head if block else self._head + separator, separator)
-        if line is None and block:
-            return iter(())
-        format = format_of(title(self.path), line or b"", definition.format)
-        head, self._head = self._head, b""
-        self._parser = parser_of(self.path, format, definition.max_record_bytes)
-        return self._fed(self._parser, head)
-
-    def _fed(self, parser: Parser, head: bytes) -> Iterator[Parsed]:
-        yield from parser.feed(head)
-        if self._ended:
-            yield from parser.finish()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 BOM = b"\xef\xbb\xbf"
 
-EXCERPT = 64  #: bytes kept of a line that is too long
+EXCERPT = 64  #: the most bytes kept of a line that is too long
 
 
 class Line(NamedTuple):
@@ -33,6 +33,7 @@ class LineSplitter:
 
     def __init__(self, limit: int, *, separator: bytes = b"\n", keep_cr: bool = False) -> None:
         self._limit = limit
+        self._excerpt = min(EXCERPT, limit)  # never reaches a CR before the line end
         self._separator = separator
         self._strip_cr = separator == b"\n" and not keep_cr
         self._held: list[bytes] = []
@@ -58,10 +59,7 @@ class LineSplitter:
             self._offset += len(data) + 1
             if strip_cr and data.endswith(b"\r"):
                 data = data[:-1]
-            if len(data) > limit:
-                yield Line(self._number, offset, data[:EXCERPT], True, data.count(b'"'))
-            else:
-                yield Line(self._number, offset, data)
+            yield Line(self._number, offset, data) if len(data) <= limit else self._judged(self._number, offset, data)
         self._hold(last)
 
     def finish(self) -> Iterator[Line]:
@@ -93,9 +91,13 @@ class LineSplitter:
         if number == 1 and data.startswith(BOM):
             data, offset = data[len(BOM) :], offset + len(BOM)
         if dropped:
-            return Line(number, offset, data[:EXCERPT], True, quotes)
+            return Line(number, offset, data[: self._excerpt], True, quotes)
         if self._strip_cr and data.endswith(b"\r"):
             data = data[:-1]
-        if len(data) > self._limit:
-            return Line(number, offset, data[:EXCERPT], True, data.count(b'"'))
-        return Line(number, offset, data)
+        return self._judged(number, offset, data)
+
+    def _judged(self, number: int, offset: int, data: bytes) -> Line:
+        size = len(data) if self._strip_cr else len(data.removesuffix(b"\r"))
+        if size <= self._limit:
+            return Line(number, offset, data)
+        return Line(number, offset, data[: self._excerpt], True, data.count(b'"'))

@@ -61,7 +61,9 @@ def _refuse_packed(name: str, line: bytes) -> None:
     suffix = PurePath(name).suffix.lower()
     unpack = _UNPACK.get(suffix) or ("gzip -dc" if line.startswith(b"\x1f\x8b") else None)
     if unpack:
-        raise SourceError(f"{name}: compressed input is not read; unpack it first: {unpack} {name} | penstock run … -")
+        raise SourceError(
+            f"{name}: compressed input is not read; unpack it first: {unpack} {_file(name)} | penstock run … -"
+        )
     if suffix == ".parquet" or line.startswith(b"PAR1"):
         raise SourceError(f"{name}: Parquet is not read; export it as JSON Lines first")
 
@@ -70,7 +72,7 @@ def _refuse_wide(name: str, line: bytes, asked: str) -> None:
     """Refuse UTF-16 and UTF-32: by their mark, or because at least two bytes in five of the first line are NUL."""
     nuls = line.count(0)
     if line.startswith(_WIDE_MARKS) or (asked != "nul" and nuls >= 2 and nuls * 5 >= len(line) * 2):
-        convert = f"iconv -f UTF-16 -t UTF-8 {name}"
+        convert = f"iconv -f UTF-16 -t UTF-8 {_file(name)}"
         raise SourceError(f"{name}: this is UTF-16 or UTF-32; convert it to UTF-8 first: {convert}")
 
 
@@ -79,15 +81,19 @@ def _refuse_one_document(name: str, line: bytes, suffix: str) -> None:
     if line.startswith(b"[") and (suffix == ".json" or _OPENS_ARRAY.fullmatch(line) or _is_json(line) is True):
         raise _array(name)
     if line.rstrip() == b"{" or (suffix == ".json" and line.startswith(b"{") and _is_json(line) is False):
-        raise SourceError(f"{name}: this is one JSON object over several lines; put it on one: jq -c . {name}")
+        raise SourceError(f"{name}: this is one JSON object over several lines; put it on one: jq -c . {_file(name)}")
 
 
 def _array(name: str) -> SourceError:
-    command = f"jq -c '.[]' {name}"
+    command = f"jq -c '.[]' {_file(name)}"
     return SourceError(
         f"{name}: this is a JSON array; JSON Lines has one record a line: {command} (if its lines are prompts, "
         "say that the format is text)"
     )
+
+
+def _file(name: str) -> str:
+    return "…" if name == "stdin" else name
 
 
 _OPENS_ARRAY = re.compile(rb"\[\s*(\{.*)?", re.DOTALL)

@@ -159,6 +159,7 @@ def test_what_is_not_json_is_refused_with_its_column_and_byte(data: bytes, colum
     ("data", "value"),
     [
         (b"18446744073709551616", 2**64),
+        (b"1" + b"0" * 400, 10**400),
         (b'["\\ud800"]', ["\ud800"]),
         (b'{"a":1,"a":2}', {"a": 2}),
         (b" [1.0, -0.5e3]\r\n", [1.0, -500.0]),
