@@ -6,44 +6,16 @@ asks, which call of the item this is, and which attempt.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
-from types import MappingProxyType
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from pipeline.calls.parameters import Parameters
 from pipeline.calls.schema import Schema
-from pipeline.core.errors import DefinitionError, Problem
 from pipeline.core.ports import Visit
 from pipeline.core.state import Message
 from pipeline.core.usage import Cost, Usage
-
-
-@dataclass(frozen=True, slots=True)
-class Parameters:
-    """What may be asked of any chat model; None and empty leave it to the model."""
-
-    temperature: float | None = None
-    max_output_tokens: int | None = None
-    stop: tuple[str, ...] = ()
-    seed: int | None = None
-    reasoning: str | None = None  #: the effort, as the provider words it: minimal, low, medium, high
-    #: fields of one provider, sent as they are
-    extra_body: Mapping[str, object] = field(default_factory=dict[str, object], hash=False)
-
-    def updated(self, options: Mapping[str, object]) -> Parameters:
-        """Return these parameters with `options` over them; None leaves a value as it is, `extra_body` is merged.
-
-        Raises `DefinitionError` for an unknown name, with the nearest right one, and for a value of the wrong type.
-        """
-        given = {name: _checked(name, value) for name, value in options.items() if value is not None}
-        if "extra_body" in given:
-            given["extra_body"] = MappingProxyType({**self.extra_body, **_mapping(given["extra_body"])})
-        return replace(self, **given)  # pyright: ignore[reportArgumentType]  # checked by name and type above
-
-
-PARAMETERS: tuple[str, ...] = tuple(each.name for each in fields(Parameters))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,54 +65,3 @@ class Policy(Protocol):
     """A frozen value that wraps a call in another one."""
 
     def __call__(self, call: Call, /) -> Call: ...
-
-
-def _checked(name: str, value: object) -> object:
-    if name not in PARAMETERS:
-        raise _wrong(name, "is not a parameter of a model", _nearest(name))
-    match name, value:
-        case ("temperature", bool()) | ("max_output_tokens" | "seed", bool()):
-            expected = "a number"
-        case "temperature", int() | float():
-            return float(value)
-        case "max_output_tokens", int():
-            if value >= 1:
-                return value
-            expected = "a whole number, at least 1"
-        case "seed", int():
-            return value
-        case "reasoning", str():
-            return value
-        case "stop", str():
-            return (value,)
-        case "stop", list() | tuple():
-            return tuple(str(each) for each in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-        case "extra_body", Mapping():
-            return value  # pyright: ignore[reportUnknownVariableType]
-        case _:
-            expected = _EXPECTED[name]
-    raise _wrong(name, f"is {value!r}", f"give {expected}")
-
-
-_EXPECTED = {
-    "temperature": "a number, as 0.7",
-    "max_output_tokens": "a whole number, at least 1",
-    "stop": "a text or a list of texts",
-    "seed": "a whole number",
-    "reasoning": "an effort, as low",
-    "extra_body": "a mapping",
-}
-
-
-def _nearest(name: str) -> str:
-    close = difflib.get_close_matches(name, PARAMETERS, n=1)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(PARAMETERS)}"
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    assert isinstance(value, Mapping)
-    return {str(key): each for key, each in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-
-
-def _wrong(name: str, message: str, hint: str) -> DefinitionError:
-    return DefinitionError(Problem(None, f"model parameter {name}", message, hint))

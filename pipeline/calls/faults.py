@@ -54,10 +54,10 @@ _BY_STATUS: Mapping[int, Fault] = {
 _GATEWAY = frozenset({502, 504, 524})
 GATEWAY_WAITED = 10.0
 
-#: The first name found along the chain of causes decides, outermost class first.
+#: The first name found along the chain of causes decides, outermost class first. A certificate that is not trusted is
+#: looked for before all others; any other trouble of TLS is a broken connection like another.
 _BY_CAUSE: Mapping[str, Fault] = {
     "SSLCertVerificationError": Fault("stop", "tls"),
-    "SSLError": Fault("stop", "tls"),
     "PoolTimeout": Fault("ambiguous", "pool_timeout"),
     "ConnectTimeout": Fault("retry", "connection"),
     "ConnectError": Fault("retry", "connection"),
@@ -93,10 +93,10 @@ def fault_of_status(
 
 
 def fault_of_cause(error: BaseException) -> Fault:
-    """Class an error of the connection by the classes along its chain of causes; TLS before the error it hides in."""
+    """Class an error of the connection by the classes along its chain of causes."""
     found = [_BY_CAUSE[name] for name in _class_names(error) if name in _BY_CAUSE]
-    tls = [fault for fault in found if fault.type == "tls"]
-    return (tls or found or [Fault("ambiguous", "connection")])[0]
+    untrusted = [fault for fault in found if fault.type == "tls"]
+    return (untrusted or found or [Fault("ambiguous", "connection")])[0]
 
 
 def _of_code(status: int, code: str | None, error_type: str | None, message: str) -> Fault | None:

@@ -21,3 +21,17 @@ def seconds(value: object, option: str) -> float:
     if drawn.shape != "constant" or drawn.low <= 0:
         raise DefinitionError(Problem(None, option, f"is {value!r}", "give a time of more than 0, as 30s"))
     return drawn.low
+
+
+def whole(value: object, option: str) -> int:
+    """Return a whole number. Raises `DefinitionError`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise DefinitionError(Problem(None, option, f"is {value!r}", "give a whole number"))
+    return value
+
+
+def texts(**options: object) -> None:
+    """Refuse options that are neither a text nor left out. Raises `DefinitionError`."""
+    for option, value in options.items():
+        if value is not None and not isinstance(value, str):
+            raise DefinitionError(Problem(None, option, f"is {value!r}", "give a text"))

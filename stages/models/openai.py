@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Final, cast
 
 import anyio
 
-from pipeline.calls.call import Call, CallIdentity, Parameters, Reply, Request
+from pipeline.calls.call import Call, CallIdentity, Reply, Request
 from pipeline.calls.envelope import Answer, read_answer, read_body, read_error, whole_text
 from pipeline.calls.errors import CallError, ModelError, redacted
 from pipeline.calls.faults import Fault, fault_of_cause, fault_of_status
+from pipeline.calls.parameters import Parameters
 from pipeline.calls.pricing import price
 from pipeline.calls.retry import Retry
 from pipeline.calls.retry_after import retry_after
@@ -30,7 +31,7 @@ from pipeline.core.ports import Visit
 from pipeline.core.state import Message
 from pipeline.core.usage import Cost, Usage
 from stages.models.body import SchemaMode, TokenField, chat_body
-from stages.models.checks import count, seconds
+from stages.models.checks import count, seconds, texts
 from stages.models.endpoint import Endpoint
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ class OpenAIModel:
     price_provider: str | None = None  #: the provider's name in the price list
 
     def __post_init__(self) -> None:
+        texts(base_url=self.base_url, api_key_env=self.api_key_env, organization=self.organization)
+        texts(**{f"headers.{name}": value for name, value in self.headers.items()})
         object.__setattr__(self, "headers", MappingProxyType(dict(self.headers)))
         count(self.attempts, "attempts")
         if self.max_concurrency is not None:
@@ -252,10 +255,24 @@ class _Provider:
 
 
 def _client(definition: OpenAIModel, key: str | None, transport: httpx2.AsyncBaseTransport) -> openai.AsyncOpenAI:
+    """Make the SDK's client with exactly our headers: its own would add what OPENAI_CUSTOM_HEADERS says, and more."""
     import httpx2
+    import openai
+
+    headers = _headers(definition)
+
+    class PlainClient(openai.AsyncOpenAI):
+        @property
+        def default_headers(self) -> dict[str, str | openai.Omit]:
+            return dict(headers)
+
+        def without_lookup(self) -> openai.AsyncOpenAI:
+            # The platform would be looked up in a worker thread by the first request, for headers that are not sent.
+            self._platform = "Unknown"
+            return self
 
     connect = CONNECT_TIMEOUT if definition.timeout is None else min(CONNECT_TIMEOUT, definition.timeout)
-    return _client_class(_headers(definition))(
+    return PlainClient(
         api_key=key or "none",  # servers without keys take any that is not empty
         organization=definition.organization or "",  # None would be read from the environment
         project="",
@@ -263,19 +280,7 @@ def _client(definition: OpenAIModel, key: str | None, transport: httpx2.AsyncBas
         max_retries=0,
         timeout=httpx2.Timeout(None, connect=connect),  # the attempt's own policy is the clock
         http_client=httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=False),
-    )
-
-
-def _client_class(headers: Mapping[str, str]) -> type[openai.AsyncOpenAI]:
-    """The SDK's client with exactly these headers: its own would add what OPENAI_CUSTOM_HEADERS says, and more."""
-    import openai
-
-    class PlainClient(openai.AsyncOpenAI):
-        @property
-        def default_headers(self) -> dict[str, str | openai.Omit]:
-            return dict(headers)
-
-    return PlainClient
+    ).without_lookup()
 
 
 def _headers(definition: OpenAIModel) -> Mapping[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar, cast
 
-from pipeline.calls.call import PARAMETERS, Parameters
+from pipeline.calls.parameters import PARAMETERS, Parameters
 from pipeline.core.errors import DefinitionError, Problem
 from pipeline.core.ports import OpenModel, Resource
 from stages.models.body import SchemaMode, TokenField

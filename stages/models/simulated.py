@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from pipeline.calls.call import Parameters, Reply, Request
+from pipeline.calls.call import Reply, Request
+from pipeline.calls.parameters import Parameters
 from pipeline.calls.pricing import SIMULATED
 from pipeline.core.ports import Visit
 from pipeline.core.state import Message
-from stages.models.checks import seconds
+from stages.models.checks import seconds, texts, whole
 from stages.models.distribution import Distribution
 from stages.models.openai import OpenAIModel, OpenChat, open_chat
 from stages.models.simulated_faults import Faults
@@ -51,6 +52,8 @@ class SimulatedModel:
     parameters: Parameters = field(default_factory=Parameters)
 
     def __post_init__(self) -> None:
+        whole(self.seed, "seed")
+        texts(model=self.model, fail_when=self.fail_when, hang_when=self.hang_when)
         object.__setattr__(self, "latency", Distribution.parse(self.latency, "latency"))
         if self.tokens is not None:
             object.__setattr__(self, "tokens", Distribution.parse(self.tokens, "tokens"))

@@ -81,8 +81,8 @@ class PooledTransport(httpx2.AsyncBaseTransport):
     async def _whole(self, response: httpx2.Response) -> httpx2.Response:
         parts: list[bytes] = []
         size = 0
-        # Leaving the loop early would leave the library's nested generators half read, to be closed by nobody; cancelled,
-        # they unwind from the inside and close the connection.
+        # Leaving the loop early would leave the library's nested generators half read, to be closed by nobody;
+        # cancelled, they unwind from the inside and close the connection.
         with anyio.CancelScope() as scope:
             async for part in response.aiter_raw():
                 size += len(part)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -19,7 +19,7 @@ class FakeVisit:
     path: tuple[str, ...] = ("ask",)
     deadline: float | None = None
     closed: bool = False
-    charges: list[tuple[Usage, Cost | None]] = field(default_factory=list)
+    charges: list[tuple[Usage, Cost | None]] = field(default_factory=list[tuple[Usage, "Cost | None"]])
     admitted: int = 0
     calls: int = 0
     slot_held: bool = True
@@ -41,7 +41,7 @@ class FakeVisit:
         return self._without_slot()
 
     @asynccontextmanager
-    async def _without_slot(self) -> AsyncIterator[None]:
+    async def _without_slot(self) -> AsyncGenerator[None]:
         assert self.slot_held
         self.slot_held = False
         self.given_back += 1

@@ -239,7 +239,9 @@ async def test_a_model_closed_under_cancellation_leaves_no_connection(server: Ch
         (b'{"choices": null, "error": {"code": 400, "message": "upstream"}}', "bad_request", 1),
     ],
 )
-async def test_a_200_that_holds_no_answer_is_an_error(server: ChatServer, body: bytes, kind: str, requests: int) -> None:
+async def test_a_200_that_holds_no_answer_is_an_error(
+    server: ChatServer, body: bytes, kind: str, requests: int
+) -> None:
     server.script("odd", Answer(body=body))
     async with opened(server) as chat:
         error = await failure(chat, FakeVisit(), "odd")

@@ -1,9 +1,9 @@
 """A small chat-completions server on a free loopback port, which does what a test scripted and logs what it saw.
 
-    with chat_server() as server:
-        server.script("hello", Answer(status=500), Answer("hi"))     # by the last user message, in order; the last stays
-        ... call server.base_url ...
-        assert server.started("hello") == 2
+with chat_server() as server:
+    server.script("hello", Answer(status=500), Answer("hi"))     # by the last user message, in order; the last stays
+    ... call server.base_url ...
+    assert server.started("hello") == 2
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -29,7 +29,7 @@ class Answer:
 
     text: str = "ok"
     status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
     body: bytes | None = None  #: sent as it is in place of a completion or an error
     code: str | None = None  #: of the error object, when the status is not 200
     message: str = "scripted"
@@ -54,8 +54,8 @@ class ChatServer:
     """The server's script and log; safe to use from the test's thread."""
 
     port: int
-    log: list[Seen] = field(default_factory=list)
-    scripts: dict[str, list[Answer]] = field(default_factory=dict)
+    log: list[Seen] = field(default_factory=list[Seen])
+    scripts: dict[str, list[Answer]] = field(default_factory=dict[str, list[Answer]])
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     @property
@@ -126,7 +126,7 @@ def _response(answer: Answer, model: str) -> Response:
 
 
 @contextmanager
-def chat_server() -> Iterator[ChatServer]:
+def chat_server() -> Generator[ChatServer]:
     """Run a server in a thread until the block ends."""
     listener = socket.create_server(("127.0.0.1", 0))
     chat = ChatServer(listener.getsockname()[1])
