@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Iterator
+from math import isfinite
 from pathlib import PurePath
 from typing import cast
 
@@ -26,6 +27,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # The stubs leave the type of the stream, and so of the events, open.
 _events = cast("Callable[[str, object], Iterator[yaml.Event]]", yaml.parse)  # pyright: ignore[reportUnknownMemberType]
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
 
@@ -91,6 +93,11 @@ class _YamlReader:
         self._limits = Limits()
 
     def read(self, text: str) -> Node:
+        bad = _FORBIDDEN.search(text)
+        if bad is not None:  # libyaml would tell an offset in bytes
+            line, column = text.count("\n", 0, bad.start()) + 1, bad.start() - text.rfind("\n", 0, bad.start())
+            message = f"the character U+{ord(bad[0]):04X} is not allowed: write it as an escape in double quotes"
+            raise Reject("E100", message, Mark(line, column, line, column + 1))
         try:
             events = _events(text, _LOADER)
             root = self._document(events)
@@ -188,8 +195,10 @@ def _from_data(value: object, limits: Limits, depth: int) -> Node:
         return Listing(tuple(_from_data(inner, limits, depth + 1) for inner in cast("list[object]", value)), mark)
     if isinstance(value, bool):
         return Scalar(value, "true" if value else "false", mark)
-    if isinstance(value, str | int | float):
+    if isinstance(value, str | int) or (isinstance(value, float) and isfinite(value)):
         return Scalar(value, str(value), mark)
+    if isinstance(value, float):
+        raise Reject("E101", f"{value} has no use here: write a finite number")
     raise Reject("E101", f"dates and times have no use here: put {str(value)!r} in quotes")
 
 
@@ -214,8 +223,11 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _write_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    lines = "\n" in text and not any(line != line.rstrip() for line in text.split("\n"))
-    style = "|" if lines else None if isinstance(plain_scalar(text), str) else "'"
+    style = None if isinstance(plain_scalar(text), str) else "'"
+    if not text.replace("\n", "").isprintable():
+        style = '"'  # the only style that can say every character
+    elif "\n" in text and all(line == line.rstrip() for line in text.split("\n")):
+        style = "|"
     # The stubs leave the value's type open.
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)  # pyright: ignore[reportUnknownMemberType]
 

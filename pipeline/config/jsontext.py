@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from json import JSONDecodeError, JSONDecoder
+from math import isfinite
 from typing import NoReturn
 
 from pipeline.config.nodes import Entry, Listing, Mark, Node, Scalar, Table
 from pipeline.config.tree import Limits, Reject
 
 _SPACE = re.compile(r"[ \t\r\n]*")
-_ATOM = re.compile(r"true|false|null|-?(?:0|[1-9][0-9]{0,400})(?:\.[0-9]{1,400})?(?:[eE][-+]?[0-9]{1,3})?(?![\w.])")
+_ATOM = re.compile(r"true|false|null|-?(?:0|[1-9][0-9]{0,300})(?:\.[0-9]{1,400})?(?:[eE][-+]?[0-9]{1,3})?(?![\w.])")
 _STRINGS = JSONDecoder()
 _WORDS = {"true": True, "false": False, "null": None}
 
@@ -111,8 +112,10 @@ class _JsonReader:
         word, mark = found[0], self._mark(start)
         if word in _WORDS:
             return Scalar(_WORDS[word], word, mark)
-        whole = word.lstrip("-").isdigit()
-        return Scalar(int(word) if whole else float(word), word, mark)
+        number = int(word) if word.lstrip("-").isdigit() else float(word)
+        if not isfinite(number):
+            self._fail("a number beyond every limit")
+        return Scalar(number, word, mark)
 
     def _skip_space(self) -> None:
         found = _SPACE.match(self._text, self._at)

@@ -65,9 +65,9 @@ class ConfigError(PipelineError):
         super().__init__(self.render())
 
     def render(self) -> str:
-        """The problems in the order of the file, then their number."""
+        """The problems in the order of the file, the first hundred of them, then their number."""
         total = len(self.problems)
-        blocks = [redact(_block(self.name, problem, self._lines)) for problem in self.problems]
+        blocks = [redact(_block(self.name, problem, self._lines)) for problem in self.problems[:100]]
         return "\n".join([*blocks, f"{total} error{'' if total == 1 else 's'}"])
 
 
@@ -84,7 +84,9 @@ def _block(name: str, problem: Located, lines: Sequence[str]) -> str:
     mark = problem.mark
     if mark.origin is not None or not 0 < mark.line <= len(lines):
         where = mark.origin if mark.origin is not None else name
-        return _visible(f"{where}  {problem.code} {problem.message}") + (f"; {problem.hint}" if problem.hint else "")
+        return _visible(f"{where}  {problem.code} {problem.message}") + (
+            f"; {_visible(problem.hint)}" if problem.hint else ""
+        )
     head = _visible(f"{name}:{mark.line}:{mark.column}  {problem.code} {problem.message}")
     line = lines[mark.line - 1]
     start = min(mark.column - 1, len(line))
@@ -97,7 +99,7 @@ def _block(name: str, problem: Located, lines: Sequence[str]) -> str:
         line, start = line[cut : cut + 160], start - cut
         width = min(width, 120)
     gutter = " " * len(str(mark.line))
-    hint = f" {problem.hint}" if problem.hint else ""
+    hint = f" {_visible(problem.hint)}" if problem.hint else ""
     shown = _visible(line[:160].rstrip("\r"))
     return f"{head}\n{gutter} |\n{mark.line} | {shown}\n{gutter} | {' ' * start}{'^' * width}{hint}"
 

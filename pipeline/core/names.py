@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from difflib import get_close_matches
+from itertools import islice
 from typing import NamedTuple, Protocol, TypeAlias, cast
 
 #: The fields that a value is known to have: their names, or a mapping that says what is known of each (None: nothing).
@@ -78,7 +79,8 @@ def fields_of(schema: Mapping[str, object]) -> Fields | None:
 
 def suggestion(word: str, known: Iterable[str]) -> str | None:
     """`did you mean 'concurrency'?`, or None when nothing known is near."""
-    near = get_close_matches(word[:100], list(known), n=1, cutoff=0.6)
+    # Both lengths are bounded, because a hostile file would make the comparison take minutes.
+    near = get_close_matches(word[:60], [name for name in islice(known, 200) if len(name) <= 60], n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}?" if near else None
 
 
