@@ -9,12 +9,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import ItemError
 from pipeline.core.item import Item
 from pipeline.core.leaf import LeafStage, Plain, Process, Visited, accepts
 from pipeline.core.stage import OnError, Template
+from pipeline.core.state import ConversationState, Outputs
+from pipeline.core.streams import BURST
 from pipeline.core.templates import Expression
 from pipeline.core.threads import Threads, is_blocking
 from pipeline.core.visit import Visit, template_names
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from pipeline.core.scope import Scope
     from pipeline.core.workers import Worker
 
-Function = Callable[..., object]
+Function = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class FunctionStage(LeafStage):
 
     function: Function | Expression = str
     blocking: bool = False
+
+    @property
+    def buffer_size(self) -> int:
+        return BURST
 
     def templates(self) -> Mapping[str, Template]:
         return {"call": self.function} if isinstance(self.function, Expression) else {}
@@ -64,10 +70,18 @@ class FunctionStage(LeafStage):
             raise TypeError("an expression has a plain form")
         if self.blocking:
             return self._bind_blocking(function, scope)
-        with_visit = accepts(function, 2)
+        next_item = self.next_item
+        if accepts(function, 2):
+            return self._bind_with_visit(function)
 
         async def process(item: Item, worker: Worker) -> Visited:
-            result = function(item.value, Visit(worker, item)) if with_visit else function(item.value)
+            return next_item(item, await function(item.value))
+
+        return process
+
+    def _bind_with_visit(self, function: Function) -> Process:
+        async def process(item: Item, worker: Worker) -> Visited:
+            result = function(item.value, Visit(worker, item))
             return self.next_item(item, await result if inspect.isawaitable(result) else result)
 
         return process
@@ -88,8 +102,8 @@ class MapStage(FunctionStage):
     def next_item(self, item: Item, result: object) -> Visited:
         if type(result) is Item:
             return result
-        state = item.state.add_output(self.name, result)
-        return Item(result, state, item.frame, item.missing)
+        _, state, frame, missing = item
+        return Item(result, ConversationState(state.messages, Outputs(state.outputs, self.name, result)), frame, missing)
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ class CompositeRun:
             self.joiner.leave()
 
     def _start_body(self, label: str, body: Body) -> None:
-        edge = self.scope.open_edge(fuse(body.stage.parts())[0].name)
+        edge = self.scope.open_edge(fuse(body.stage.parts())[0])
         self.entries[label] = edge.outbox
         self.task_group.start_soon(self.scope.run_stage, body.stage, edge.inbox, Exit())
 

@@ -30,6 +30,10 @@ class FusedStage(LeafStage):
         leaves = tuple(member for member in members if isinstance(member, LeafStage))
         return cls("+".join(leaf.name for leaf in leaves), on_error=leaves[0].on_error, members=leaves)
 
+    @property
+    def buffer_size(self) -> int:
+        return max(leaf.buffer_size for leaf in self.members)
+
     def bind(self, scope: Scope) -> Process:
         steps: list[tuple[Meter, Plain]] = []
         for leaf in self.members:

@@ -95,7 +95,7 @@ class Machine:
 
     async def run(self, feed: Callable[[], Awaitable[None]] | None, intake: bool) -> None:
         """Run everything until the stages have seen the end of their input, or until `abort`."""
-        self.entry = self.scope.open_edge(fuse(self.pipeline.stage.parts())[0].name)
+        self.entry = self.scope.open_edge(fuse(self.pipeline.stage.parts())[0])
         self.entrances = (feed is not None) + intake
         try:
             with self._abort:

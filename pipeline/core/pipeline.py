@@ -41,7 +41,7 @@ class Pipeline:
     stage: Stage
     max_in_flight: int = 256  #: roots admitted and not settled: the one number that bounds memory
     ordered: bool = False  #: records in input order; one that waits for its turn keeps its credit
-    buffer_size: int = 1  #: items an edge can hold; 0 is hand to hand
+    buffer_size: int | None = None  #: items an edge can hold, 0 is hand to hand; None: see `Stage.buffer_size`
     on_error: OnError = "dead_letter"  #: for stages that do not say
     max_failures: int | float | None = None  #: more end the run: a count, or a share judged after 20 roots
     item_timeout: float | None = None  #: seconds from admission after which a root fails
@@ -127,6 +127,8 @@ class Pipeline:
         found: list[Problem] = []
         for option, least in (("max_in_flight", 1), ("buffer_size", 0)):
             value = getattr(self, option)
+            if value is None and option == "buffer_size":
+                continue
             if type(value) is not int or value < least:
                 found.append(Problem(None, option, f"must be a whole number of at least {least}, got {value!r}"))
         if not callable(self.on_error) and self.on_error not in ERROR_ACTIONS:

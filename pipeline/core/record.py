@@ -7,8 +7,8 @@ that differs between two runs with the same answers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from types import MappingProxyType
+from typing import Literal, NamedTuple, TypeAlias
 
 from pipeline.core.errors import Failure, ItemError
 from pipeline.core.state import Message
@@ -16,11 +16,12 @@ from pipeline.core.usage import Cost, Usage
 
 Status: TypeAlias = Literal["ok", "partial", "failed", "skipped", "cancelled"]
 
+_NO_FIELDS: Mapping[str, object] = MappingProxyType({})
+
 STATUSES: tuple[Status, ...] = ("ok", "partial", "failed", "skipped", "cancelled")
 
 
-@dataclass(frozen=True, slots=True)
-class Input:
+class Input(NamedTuple):
     """One record of the input.
 
     `value` is what the first stage receives: the prompt of a text line, the fields of a structured record, or any
@@ -31,13 +32,12 @@ class Input:
     value: object
     id: str | None = None  #: None: the run numbers it by its position
     prompt: str | None = None
-    fields: Mapping[str, object] = field(default_factory=dict[str, object])
+    fields: Mapping[str, object] = _NO_FIELDS
     messages: tuple[Message, ...] = ()
     defect: ItemError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """The outcome of one root."""
 
     id: str

@@ -92,23 +92,18 @@ class Results:
 
     # -- the consumer's side ------------------------------------------------------------------------------------
 
-    def take_nowait(self) -> Delivery | None:
-        """The next delivery, not yet counted as taken, or None if there is none."""
-        return self._ready.popleft() if self._ready else None
-
     async def take(self) -> Delivery | None:
-        """Wait for the next delivery; None when the results have ended."""
+        """Wait for the next delivery, not yet counted as taken; None when the results have ended."""
         self._burst += 1
-        if self._burst >= BURST:
+        if self._burst >= BURST or not self._ready:
             self._burst = 0
-            await checkpoint()
+            await checkpoint()  # cheaper than an event, and often all that is needed for the next one to arrive
         while not self._ready:
             if self.ended:
                 return None
             if self._wake is not None:
                 raise PipelineError("results has one consumer; two tasks are reading it")
             self._wake = anyio.Event()
-            self._burst = 0
             try:
                 await self._wake.wait()
             finally:

@@ -30,9 +30,10 @@ class Scope:
 
     # -- wiring -------------------------------------------------------------------------------------------------
 
-    def open_edge(self, into: str) -> Edge:
-        """Open the edge that leads into `into`, with the pipeline's `buffer_size`."""
-        edge = open_edge(into, self.machine.pipeline.buffer_size)
+    def open_edge(self, into: Stage) -> Edge:
+        """Open the edge that leads into `into`, with its `buffer_size` or the pipeline's."""
+        wanted = self.machine.pipeline.buffer_size
+        edge = open_edge(into.name, into.buffer_size if wanted is None else wanted)
         self.machine.edges.append(edge)
         return edge
 
@@ -56,7 +57,7 @@ class Scope:
         stages = fuse(stages)
         async with create_task_group() as tg:
             for stage, following in pairwise(stages):
-                edge = self.open_edge(following.name)
+                edge = self.open_edge(following)
                 tg.start_soon(self.run_stage, stage, inbox, edge.outbox, name=f"penstock {stage.name}")
                 inbox = edge.inbox
             tg.start_soon(self.run_stage, stages[-1], inbox, outbox, name=f"penstock {stages[-1].name}")

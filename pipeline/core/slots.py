@@ -23,15 +23,23 @@ class SlotStatistics:
 class Slots:
     """The slots of one stage in one run. `total` may change while the run goes on."""
 
-    __slots__ = ("_limiter", "acquire", "acquire_nowait", "release", "sleeping", "total")
+    __slots__ = ("_limiter", "acquire_nowait", "contended", "release", "sleeping", "total")
 
     def __init__(self, total: int) -> None:
         self._limiter = CapacityLimiter(total)
-        self.acquire = self._limiter.acquire_on_behalf_of
         self.acquire_nowait = self._limiter.acquire_on_behalf_of_nowait
         self.release = self._limiter.release_on_behalf_of
         self.total = total
+        self.contended = 0  #: visits that wait for a slot
         self.sleeping = 0
+
+    async def acquire(self, lease: object) -> None:
+        """Wait for a slot on behalf of `lease`; first come, first served."""
+        self.contended += 1
+        try:
+            await self._limiter.acquire_on_behalf_of(lease)
+        finally:
+            self.contended -= 1
 
     def resize(self, total: int) -> None:
         """Change how many there are. Visits at work keep theirs; lowering takes effect as they end."""
@@ -45,5 +53,4 @@ class Slots:
         return int(self._limiter.borrowed_tokens)
 
     def statistics(self) -> SlotStatistics:
-        waiting = self._limiter.statistics().tasks_waiting
-        return SlotStatistics(self.total, self.borrowed, waiting, self.sleeping)
+        return SlotStatistics(self.total, self.borrowed, self.contended, self.sleeping)

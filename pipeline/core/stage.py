@@ -70,6 +70,15 @@ class Stage(ABC):
         """Templates and expressions, by option."""
         return {}
 
+    @property
+    def buffer_size(self) -> int:
+        """Items that the edge in front of this stage holds, unless the pipeline says otherwise.
+
+        One, so that little is lost and nothing runs far ahead; a stage whose visits are cheaper than a turn of the
+        scheduler has room for a burst, because with one item a turn the turns would cost more than the visits.
+        """
+        return 1
+
     def produces(self) -> Mapping[str, Fields | None]:
         """Names that later stages see, each with the fields of its value, or None where they are not known."""
         return {self.name: None}

@@ -5,15 +5,11 @@ Branches of a pipeline share the prefix they started from, so no branch can see,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Literal, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
-
-_EMPTY: Mapping[str, object] = MappingProxyType({})
-
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -24,12 +20,56 @@ class Message:
     name: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ConversationState:
+class Outputs(Mapping[str, object]):
+    """An immutable mapping from stage name to output, in order of production.
+
+    Adding makes a new one that shares everything with the old, in constant time; the plain mapping is built when it is
+    first read. A stage that only adds its own output pays for nothing else.
+    """
+
+    __slots__ = ("_all", "_before", "_name", "_value")
+
+    def __init__(self, before: Outputs | None = None, name: str = "", value: object = None) -> None:
+        self._before = before
+        self._name = name
+        self._value = value
+        self._all: dict[str, object] | None = None if before is not None else {}
+
+    def add(self, name: str, value: object) -> Outputs:
+        """Return these outputs and one more, which replaces an older one of its name."""
+        return Outputs(self, name, value)
+
+    def _read(self) -> dict[str, object]:
+        if self._all is None:
+            added: list[Outputs] = []
+            node: Outputs = self
+            while node._all is None and node._before is not None:
+                added.append(node)
+                node = node._before
+            values = dict(node._all or {})
+            for later in reversed(added):
+                values[later._name] = later._value
+            self._all = values
+        return self._all
+
+    def __getitem__(self, name: str) -> object:
+        return self._read()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+    def __repr__(self) -> str:
+        return repr(self._read())
+
+
+class ConversationState(NamedTuple):
     """An immutable conversation: `messages` in order, and the `outputs` of stages by stage name."""
 
     messages: tuple[Message, ...] = ()
-    outputs: Mapping[str, object] = field(default_factory=lambda: _EMPTY)
+    outputs: Outputs = Outputs()
 
     def add_message(self, message: Message) -> ConversationState:
         """Return a new state with `message` appended; this one stays as it is."""
@@ -41,8 +81,4 @@ class ConversationState:
 
     def add_output(self, name: str, value: object) -> ConversationState:
         """Return a new state in which the stage `name` has produced `value`."""
-        return ConversationState(self.messages, MappingProxyType({**self.outputs, name: value}))
-
-    def add_outputs(self, values: Mapping[str, object]) -> ConversationState:
-        """Return a new state with several outputs added at once, in their order."""
-        return ConversationState(self.messages, MappingProxyType({**self.outputs, **values}))
+        return ConversationState(self.messages, Outputs(self.outputs, name, value))

@@ -20,7 +20,7 @@ from anyio import BrokenResourceError, CancelScope, EndOfStream, WouldBlock, cre
 from anyio.lowlevel import checkpoint
 
 from pipeline.core.errors import InvariantError
-from pipeline.core.item import Frame, Item, Outcome
+from pipeline.core.item import Item, Outcome
 from pipeline.core.leaf import LeafStage
 from pipeline.core.streams import BURST, BURST_SECONDS, Inbox, Outbox
 
@@ -73,12 +73,10 @@ class Workers:
 class Worker:
     """One task of a crew, and the lease that borrows its slot. A frame's `visitor`."""
 
-    __slots__ = ("at", "borrowed", "burst", "crew", "scope", "since")
+    __slots__ = ("at", "borrowed", "crew", "scope")
 
     def __init__(self, crew: Workers) -> None:
         self.crew = crew
-        self.burst = 0
-        self.since = 0.0
         self.borrowed = False
         self.at = ""  #: the stage to name in a failure, when several are fused into one
         self.scope = CancelScope()
@@ -100,23 +98,35 @@ class Worker:
         except BrokenResourceError:
             crew.leave()
         finally:
+            self.release()
             crew.awake -= 1
 
     async def _work(self) -> None:
-        """Visit item after item, until a revocation has used up the cancel scope or there are too many workers."""
+        """Visit item after item, until a revocation has used up the cancel scope or there are too many workers.
+
+        A slot is kept from one visit to the next as long as nobody waits for it and there is nothing to wait for but
+        one turn of the scheduler: giving it back only to take it again would cost more than a cheap visit.
+        """
         crew, meter, slots, process = self.crew, self.crew.meter, self.crew.slots, self.crew.process
         receive_nowait, send_nowait = crew.inbox.receive_nowait, crew.outbox.send_nowait
-        acquire_nowait, release = slots.acquire_nowait, slots.release
+        burst, since = 0, monotonic()
         while True:
             now = monotonic()
-            if self.burst >= BURST or now - self.since > BURST_SECONDS:
-                await self._pause()
+            if burst >= BURST or now - since > BURST_SECONDS:
+                await checkpoint()
+                burst, since = 0, monotonic()
             try:
                 item = receive_nowait()
             except WouldBlock:
-                item = await self._receive(now)
-                now = self.since
-            self.burst += 1
+                await checkpoint()  # cheaper than a wait, and often all that is needed for the next one to arrive
+                try:
+                    item = receive_nowait()
+                except WouldBlock:
+                    item = await self._receive()
+                burst, since = 0, monotonic()
+                meter.waiting += since - now
+                now = since
+            burst += 1
             if not crew.idle and crew.awake < slots.total:
                 crew.staff()
             frame = item.frame
@@ -125,12 +135,8 @@ class Worker:
                 continue
             frame.visitor = self
             try:
-                try:
-                    acquire_nowait(self)
-                except WouldBlock:
-                    await slots.acquire(self)
-                    now = monotonic()
-                self.borrowed = True
+                if not self.borrowed:
+                    await self._borrow()
                 if not frame.touched:
                     frame.touch()
                 meter.received += 1
@@ -138,19 +144,20 @@ class Worker:
                 if result is not None and type(result) is not Item:
                     result = await result
             except Exception as error:
-                self._let_go(frame)
+                frame.visitor = None
+                self.release()
                 self._failed(item, error)
                 if self.scope.cancel_called:
                     return
                 continue
             except BaseException:
-                self._let_go(frame)
+                frame.visitor = None
+                self.release()
                 frame.resolve(Outcome("cancelled", item))
                 raise
             frame.visitor = None
-            if self.borrowed:
-                self.borrowed = False
-                release(self)
+            if slots.contended:
+                self.release()
             meter.busy += monotonic() - now
             if frame.revoked:
                 frame.retire()
@@ -163,46 +170,46 @@ class Worker:
                     send_nowait(result)
                 except WouldBlock:
                     await self._send(result)
+                    burst, since = 0, monotonic()
                 except BrokenResourceError:
                     frame.resolve(Outcome("cancelled", result))
                     raise
             if self.scope.cancel_called or crew.awake > slots.total:
                 return
 
-    async def _pause(self) -> None:
-        await checkpoint()
-        self.burst = 0
-        self.since = monotonic()
-
-    async def _receive(self, asked: float) -> Item:
-        """Wait for an item; `asked` is when the wait began."""
-        crew = self.crew
-        crew.idle += 1
+    async def _borrow(self) -> None:
+        """Take a slot; the wait for one is part of the visit, so that a revoked item does not queue for it."""
+        slots = self.crew.slots
         try:
-            return await crew.inbox.receive()
+            slots.acquire_nowait(self)
+        except WouldBlock:
+            await slots.acquire(self)
+        self.borrowed = True
+
+    async def _receive(self) -> Item:
+        """Wait for an item."""
+        self.release()
+        self.crew.idle += 1
+        try:
+            return await self.crew.inbox.receive()
         finally:
-            crew.idle -= 1
-            self.burst = 0
-            self.since = monotonic()
-            crew.meter.waiting += self.since - asked
+            self.crew.idle -= 1
 
     async def _send(self, item: Item) -> None:
         """Wait for room downstream."""
-        asked = monotonic()
+        crew, asked = self.crew, monotonic()
         try:
-            await self.crew.outbox.send(item)
+            await checkpoint()
+            try:
+                crew.outbox.send_nowait(item)
+            except WouldBlock:
+                self.release()
+                await crew.outbox.send(item)
         except BaseException:  # cancelled or broken: it was not taken
             item.frame.resolve(Outcome("cancelled", item))
             raise
         finally:
-            self.burst = 0
-            self.since = monotonic()
-            self.crew.meter.blocked += self.since - asked
-
-    def _let_go(self, frame: Frame) -> None:
-        """Have no item and no slot in hand any more."""
-        frame.visitor = None
-        self._release()
+            crew.meter.blocked += monotonic() - asked
 
     def _failed(self, item: Item, error: Exception) -> None:
         if isinstance(error, InvariantError):
@@ -218,7 +225,7 @@ class Worker:
 
     def lend_slot(self) -> None:
         """Give the slot back while this visit sleeps; another worker may use it."""
-        self._release()
+        self.release()
         self.crew.awake -= 1
         self.crew.slots.sleeping += 1
         self.crew.staff()
@@ -227,10 +234,10 @@ class Worker:
         """Take a slot again. When cancelled while waiting, the visit ends without one."""
         self.crew.awake += 1
         self.crew.slots.sleeping -= 1
-        await self.crew.slots.acquire(self)
-        self.borrowed = True
+        await self._borrow()
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Give the slot back, if there is one in hand."""
         if self.borrowed:
             self.borrowed = False
             self.crew.slots.release(self)
