@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import cast
+
 from pipeline.core.errors import DefinitionError, Problem
 from stages.models.distribution import Distribution
 
@@ -35,3 +38,10 @@ def texts(**options: object) -> None:
     for option, value in options.items():
         if value is not None and not isinstance(value, str):
             raise DefinitionError(Problem(None, option, f"is {value!r}", "give a text"))
+
+
+def mapping(value: object, option: str) -> Mapping[str, object]:
+    """Return a mapping. Raises `DefinitionError`."""
+    if not isinstance(value, Mapping):
+        raise DefinitionError(Problem(None, option, f"is {value!r}", "give a mapping, as {name: value}"))
+    return cast("Mapping[str, object]", value)

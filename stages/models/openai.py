@@ -7,32 +7,33 @@ the first model is opened (it takes half a second), so a definition costs nothin
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, cast
 
 import anyio
+import anyio.to_thread
 
 from pipeline.calls.call import Call, CallIdentity, Reply, Request
-from pipeline.calls.envelope import Answer, read_answer, read_body, read_error, whole_text
-from pipeline.calls.errors import CallError, ModelError, redacted
-from pipeline.calls.faults import Fault, fault_of_cause, fault_of_status
+from pipeline.calls.envelope import Answer, read_answer, read_body
+from pipeline.calls.errors import CallError, ModelError
 from pipeline.calls.parameters import Parameters
 from pipeline.calls.pricing import price
 from pipeline.calls.retry import Retry
-from pipeline.calls.retry_after import retry_after
 from pipeline.calls.schema import Schema, SchemaLike
 from pipeline.calls.stack import call_stack
 from pipeline.core.ports import Visit
 from pipeline.core.state import Message
 from pipeline.core.usage import Cost, Usage
 from stages.models.body import SchemaMode, TokenField, chat_body
-from stages.models.checks import count, seconds, texts
+from stages.models.checks import count, mapping, seconds, texts
 from stages.models.endpoint import Endpoint
+from stages.models.refusals import REQUEST_ID, Refusals
 
 if TYPE_CHECKING:
     import httpx2
@@ -69,8 +70,9 @@ class OpenAIModel:
 
     def __post_init__(self) -> None:
         texts(base_url=self.base_url, api_key_env=self.api_key_env, organization=self.organization)
-        texts(**{f"headers.{name}": value for name, value in self.headers.items()})
-        object.__setattr__(self, "headers", MappingProxyType(dict(self.headers)))
+        headers = mapping(self.headers, "headers")
+        texts(**{f"headers.{name}": value for name, value in headers.items()})
+        object.__setattr__(self, "headers", MappingProxyType(dict(headers)))
         count(self.attempts, "attempts")
         if self.max_concurrency is not None:
             count(self.max_concurrency, "max_concurrency")
@@ -113,11 +115,14 @@ async def open_chat(
     headers_of: Callable[[Request], Mapping[str, str]] | None = None,
 ) -> AsyncGenerator[OpenChat]:
     """Open `definition` over a transport. Closing is shielded from cancellation for `CLOSE_TIMEOUT` seconds."""
+    if "openai" not in sys.modules:  # half a second of imports, which a host's event loop need not stand still for
+        await anyio.to_thread.run_sync(importlib.import_module, "openai")
     client = _client(definition, key, make_transport())
+    host = Endpoint.of(definition.base_url, keyed=False).host
     provider = _Provider(
         definition,
         client,
-        key,
+        Refusals(definition.name, host, definition.api_key_env, key),
         price_with or (lambda usage: price(usage, definition.model, definition.price_provider)),
         headers_of or (lambda request: _NO_HEADERS),
     )
@@ -164,7 +169,7 @@ class _Provider:
 
     definition: OpenAIModel
     client: openai.AsyncOpenAI = field(repr=False)
-    key: str | None = field(repr=False)
+    refusals: Refusals
     price_of: Callable[[Usage], Cost]
     headers_of: Callable[[Request], Mapping[str, str]]
 
@@ -183,22 +188,19 @@ class _Provider:
         except openai.APIStatusError as error:
             raise self._refused(error.response, anyio.current_time() - started) from None
         except openai.APIConnectionError as error:
-            raise self._broken(error.__cause__ or error) from None
+            raise self.refusals.of_cause(error.__cause__ or error) from None
         except TransportRefusal as error:
-            raise self._broken(error) from None
+            raise self.refusals.of_cause(error) from None
+        if response.status_code != 200:
+            raise self._refused(response, anyio.current_time() - started)
         return self._reply(response, request)
 
     def _reply(self, response: httpx2.Response, request: Request) -> Reply:
-        if response.status_code != 200:
-            raise self._refused(response, 0.0)
         try:
             answer = read_answer(read_body(response.content))
         except CallError as error:
-            said = redacted(error.message, self.key, limit=500)
-            error.message = f"{self.definition.name}: {said}"
-            error.args = (error.message,)
-            error.request_id = _request_id(response)
             error.cost = self.price_of(error.usage) if error.usage.output_tokens else None
+            self.refusals.complete(error, _headers_of(response))
             raise
         usage = answer.usage or _estimate(request, answer)
         return Reply(
@@ -207,51 +209,11 @@ class _Provider:
             cost=self.price_of(usage),
             finish_reason=answer.finish_reason,
             model=answer.model,
-            request_id=_request_id(response),
+            request_id=response.headers.get(REQUEST_ID),
         )
 
     def _refused(self, response: httpx2.Response, waited: float) -> CallError:
-        """Class an answer that is not a 200. The words for a refused key are ours: servers quote the key in theirs."""
-        said = read_error(response.content)
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        fault = fault_of_status(
-            response.status_code,
-            code=said.code,
-            error_type=said.type,
-            message=said.message,
-            headers=headers,
-            waited=waited,
-        )
-        return CallError(
-            f"{self.definition.name}: HTTP {response.status_code}, {self._words(fault, said.message)}",
-            fault=fault.fault,
-            type=fault.type,
-            http_status=response.status_code,
-            request_id=_request_id(response),
-            retry_after=retry_after(headers, datetime.now(UTC)),
-        )
-
-    def _words(self, fault: Fault, message: str) -> str:
-        said = redacted(whole_text(message), self.key)
-        variable = self.definition.api_key_env
-        match fault.type:
-            case "key_refused" if self.key:
-                words = f"the key in {variable} was refused"
-            case "key_refused":
-                words = f"it wants a key, set {variable or 'api_key_env'}"
-            case "no_money":
-                words = f"the account of the key in {variable} has no credit or quota left"
-            case "redirected":
-                return "the server redirects, and redirects are not followed; give the final base_url"
-            case _:
-                return said or "no reason given"
-        return f"{words}: {said}" if said else words
-
-    def _broken(self, error: BaseException) -> CallError:
-        fault = fault_of_cause(error)
-        host = Endpoint.of(self.definition.base_url, keyed=False).host
-        said = redacted(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__, self.key)
-        return CallError(f"{self.definition.name}: {host}: {said}", fault=fault.fault, type=fault.type)
+        return self.refusals.of_status(response.status_code, _headers_of(response), response.content, waited)
 
 
 def _client(definition: OpenAIModel, key: str | None, transport: httpx2.AsyncBaseTransport) -> openai.AsyncOpenAI:
@@ -295,8 +257,8 @@ def _headers(definition: OpenAIModel) -> Mapping[str, str]:
     return {**headers, **definition.headers}
 
 
-def _request_id(response: httpx2.Response) -> str | None:
-    return response.headers.get("x-request-id")
+def _headers_of(response: httpx2.Response) -> Mapping[str, str]:
+    return {name.lower(): value for name, value in response.headers.items()}
 
 
 def _estimate(request: Request, answer: Answer) -> Usage:

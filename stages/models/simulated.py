@@ -18,7 +18,7 @@ from pipeline.calls.parameters import Parameters
 from pipeline.calls.pricing import SIMULATED
 from pipeline.core.ports import Visit
 from pipeline.core.state import Message
-from stages.models.checks import seconds, texts, whole
+from stages.models.checks import mapping, seconds, texts, whole
 from stages.models.distribution import Distribution
 from stages.models.openai import OpenAIModel, OpenChat, open_chat
 from stages.models.simulated_faults import Faults
@@ -57,7 +57,7 @@ class SimulatedModel:
         object.__setattr__(self, "latency", Distribution.parse(self.latency, "latency"))
         if self.tokens is not None:
             object.__setattr__(self, "tokens", Distribution.parse(self.tokens, "tokens"))
-        object.__setattr__(self, "errors", MappingProxyType(dict(self.errors)))
+        object.__setattr__(self, "errors", MappingProxyType(dict(mapping(self.errors, "errors"))))
         if self.timeout is not None:
             object.__setattr__(self, "timeout", seconds(self.timeout, "timeout"))
         self.faults()

@@ -20,7 +20,7 @@ _NAMED = re.compile(r"\b(?:you are|your name is|act as|agent:?)\s+(?:an? |the )?
 def simulated_text(prompt: str, system: str, model: str, chance: Random) -> str:
     """Return an answer to `prompt` that cannot be mistaken for a model's."""
     agent = _agent(system) or _agent(prompt)
-    who = f"{model} as {agent}" if agent else model
+    who = f"sim/{model} as {agent}" if agent else f"sim/{model}"
     take = f"{chance.getrandbits(32):08x}"
     return f"[simulated {who}, take {take}] {words(chance, 8)} In answer to: {shown(prompt)}"
 

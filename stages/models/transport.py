@@ -18,6 +18,10 @@ POOL: Final = 32  #: requests in flight of one pool
 MAX_ANSWER: Final = 16 * 1024 * 1024  #: bytes of one answer, after decoding
 
 
+#: What describes the wire and not the content; and cookies, which would tie one item's request to another's.
+_LEFT_OUT: Final = ("content-encoding", "content-length", "transfer-encoding", "set-cookie")
+
+
 class TransportRefusal(Exception):
     """The transport itself said no; nothing is wrong with the connection."""
 
@@ -93,8 +97,7 @@ class PooledTransport(httpx2.AsyncBaseTransport):
         if size > self.max_answer:
             raise _too_large(self.max_answer)
         content = unpacked(b"".join(parts), response.headers.get("content-encoding", ""), self.max_answer)
-        wire_only = ("content-encoding", "content-length", "transfer-encoding")
-        headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in wire_only]
+        headers = [each for each in response.headers.multi_items() if each[0].lower() not in _LEFT_OUT]
         return httpx2.Response(response.status_code, headers=headers, content=content)
 
 

@@ -301,6 +301,21 @@ async def test_an_answer_that_cannot_be_unpacked_fails_once(server: ChatServer, 
     assert (error.type, server.started("broken")) == ("bad_encoding", 1)
 
 
+async def test_a_server_that_wants_a_key_of_a_model_without_one_says_what_to_set(server: ChatServer) -> None:
+    server.script("locked", Answer(status=401, message=""))
+    async with resolve("ollama/x", base_url=server.base_url).open() as chat:
+        error = await failure(chat, FakeVisit(), "locked")
+    assert error.message == "ollama/x: HTTP 401, it wants a key, set api_key_env"
+
+
+async def test_a_cookie_is_not_kept(server: ChatServer) -> None:
+    server.script("cookie", Answer(headers={"set-cookie": "who=first"}))
+    async with opened(server) as chat:
+        for _ in range(2):
+            await chat.call(FakeVisit(), asked("cookie"))
+    assert "cookie" not in server.seen("cookie")[1].headers
+
+
 async def test_a_server_that_is_not_there_is_tried_again_and_named(free_tcp_port: int) -> None:
     base_url = f"http://127.0.0.1:{free_tcp_port}/v1"
     async with resolve("ollama/qwen", base_url=base_url, attempts=2).open() as chat:

@@ -38,6 +38,27 @@ def test_no_timeout_can_be_asked_for() -> None:
     assert resolve("openai/gpt-5.5", timeout=None).timeout is None
 
 
+def test_equal_definitions_are_equal_and_can_be_keys() -> None:
+    made = [resolve("openai/x", headers={"A": "b"}, extra_body={"k": [1]}, timeout=each) for each in (30, "30s")]
+    assert made[0] == made[1]
+    assert len({*made, resolve("openai/y")}) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"headers": "x"}, "pipeline, headers: is 'x' (give a mapping, as {name: value})"),
+        ({"headers": {"X-A": 1}}, "pipeline, headers.X-A: is 1 (give a text)"),
+        ({"max_concurrency": "64"}, "pipeline, max_concurrency: is '64' (give a whole number, at least 1)"),
+        ({"timeout": "soon"}, "pipeline, timeout: cannot read 'soon'"),
+        ({"base_url": 5}, "base_url"),
+        ({"api_key": "sk-1"}, "pipeline, api_key: is not an option of a model (did you mean api_key_env?)"),
+    ],
+)
+def test_a_wrong_option_says_what_would_be_right(options: dict[str, object], text: str) -> None:
+    assert text in problem("ollama/x", **options)
+
+
 def test_a_definition_is_itself_as_a_model() -> None:
     model = SimulatedModel(seed=3)
     assert as_model(model) is model

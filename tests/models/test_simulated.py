@@ -55,7 +55,7 @@ def test_answers_are_equal_byte_by_byte_on_both_backends_and_in_any_order() -> N
 async def test_the_answer_says_that_it_is_simulated_who_speaks_and_what_was_asked() -> None:
     async with SimulatedModel(seed=1).open() as chat:
         reply = await chat.call(FakeVisit(), asked("why is the sky blue?", "You are the planner. Plan."))
-    assert reply.text.startswith("[simulated default as planner, take ")
+    assert reply.text.startswith("[simulated sim/default as planner, take ")
     assert reply.text.endswith("In answer to: why is the sky blue?")
     assert reply.cost == Cost(0.0, "simulated")
     assert reply.usage == Usage(12, -(-len(reply.text) // 4), requests=1)

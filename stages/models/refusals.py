@@ -1,0 +1,82 @@
+"""The words and the class of everything that is not an answer: a status, a broken connection, a transport's no.
+
+The key is named by its variable and never shown; servers quote it in their own words, so those are cleaned of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from pipeline.calls.envelope import read_error, whole_text
+from pipeline.calls.errors import CallError, redacted
+from pipeline.calls.faults import Fault, fault_of_cause, fault_of_status
+from pipeline.calls.retry_after import retry_after
+
+REQUEST_ID = "x-request-id"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusals:
+    """Makes the errors of one open model."""
+
+    model: str
+    host: str
+    variable: str | None
+    key: str | None = field(repr=False)
+
+    def of_status(self, status: int, headers: Mapping[str, str], body: bytes, waited: float) -> CallError:
+        """Class an answer that is not a 200. `headers` have lower-case names, `waited` is seconds until it came."""
+        said = read_error(body)
+        fault = fault_of_status(
+            status, code=said.code, error_type=said.type, message=said.message, headers=headers, waited=waited
+        )
+        return CallError(
+            f"{self.model}: HTTP {status}, {self._words(fault, said.message)}",
+            fault=fault.fault,
+            type=fault.type,
+            http_status=status,
+            request_id=headers.get(REQUEST_ID),
+            retry_after=retry_after(headers, datetime.now(UTC)),
+        )
+
+    def of_cause(self, error: BaseException) -> CallError:
+        """Class an error of the connection, or of the transport."""
+        fault = fault_of_cause(error)
+        why = redacted(f"{type(error).__name__}: {_reason(error)}", self.key)
+        said = f"its certificate is not trusted: {why}" if fault.type == "tls" else why
+        return CallError(f"{self.model}: {self.host}: {said}", fault=fault.fault, type=fault.type)
+
+    def complete(self, error: CallError, headers: Mapping[str, str]) -> None:
+        """Put the model's name and the request's id into an error of the envelope."""
+        error.message = f"{self.model}: {redacted(error.message, self.key, limit=500)}"
+        error.args = (error.message,)
+        error.request_id = headers.get(REQUEST_ID)
+
+    def _words(self, fault: Fault, message: str) -> str:
+        said = redacted(whole_text(message), self.key)
+        match fault.type:
+            case "key_refused" if self.key:
+                words = f"the key in {self.variable} was refused"
+            case "key_refused":
+                words = f"it wants a key, set {self.variable or 'api_key_env'}"
+            case "no_money" if self.variable:
+                words = f"the account of the key in {self.variable} has no credit or quota left"
+            case "no_money":
+                words = "the account has no credit or quota left"
+            case "redirected":
+                return "the server redirects, and redirects are not followed; give the final base_url"
+            case _:
+                return said or "no reason given"
+        return f"{words}: {said}" if said else words
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first words along the chain of causes; the outer classes often have none."""
+    here: BaseException | None = error
+    for _ in range(10):
+        if here is None or str(here):
+            break
+        here = here.__cause__ or here.__context__
+    return str(here) if here is not None else "no reason given"

@@ -1,0 +1,93 @@
+"""Whatever a server sends: a class of failure or an answer, and never anything else."""
+
+from __future__ import annotations
+
+import json
+import math
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.calls.envelope import read_answer, read_body, read_error, read_usage
+from pipeline.calls.errors import CallError, redacted
+from pipeline.calls.faults import fault_of_status
+from pipeline.calls.retry_after import retry_after
+from pipeline.calls.schema import Schema
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+names = st.sampled_from(
+    ["choices", "error", "usage", "model", "message", "content", "finish_reason", "refusal", "code"]
+)
+documents = st.dictionaries(names, st.lists(st.dictionaries(names, json_values), max_size=2) | json_values)
+
+
+@given(documents)
+def test_any_document_is_an_answer_or_a_call_error(document: dict[str, object]) -> None:
+    try:
+        text = read_answer(document).text
+    except CallError as error:
+        text = error.message
+    text.encode()
+
+
+@given(st.binary() | json_values.map(lambda value: json.dumps(value).encode()))
+def test_any_body_is_an_object_or_a_call_error(body: bytes) -> None:
+    with suppress(CallError):
+        assert isinstance(read_body(body), dict)
+    read_error(body)
+
+
+@given(json_values)
+def test_any_counts_are_believable_or_none(counts: object) -> None:
+    usage = read_usage(counts)
+    assert usage is None or (usage.input_tokens >= 0 and usage.output_tokens >= 0)
+
+
+@given(
+    st.text(alphabet="0123456789.-+eE naif:,GMT", max_size=60) | st.text(max_size=60) | st.floats().map(str),
+    st.sampled_from(["retry-after", "retry-after-ms"]),
+)
+def test_any_retry_after_is_a_finite_wait_or_none(text: str, header: str) -> None:
+    wait = retry_after({header: text}, datetime.now(UTC))
+    assert wait is None or (math.isfinite(wait) and wait > 0)
+
+
+@given(st.integers(100, 999), st.none() | st.text(max_size=30), st.text(max_size=30))
+def test_any_status_has_a_class(status: int, code: str | None, message: str) -> None:
+    assert fault_of_status(status, code=code, message=message).type
+
+
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_a_key_never_survives_redaction(before: str, after: str) -> None:
+    key = "sk-live-4f9a8b7c6d5e"
+    assert key not in redacted(f"{before}{key}{after}", key)
+
+
+scalars = st.sampled_from(["string", "number", "integer", "boolean", "null"])
+short_forms = st.dictionaries(
+    st.text(st.characters(codec="ascii", categories=("L",)), min_size=1, max_size=5),
+    st.recursive(
+        scalars | st.fixed_dictionaries({"enum": st.lists(st.text(max_size=4), min_size=1, max_size=3, unique=True)}),
+        lambda inner: st.lists(inner, min_size=1, max_size=1),
+        max_leaves=4,
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(short_forms, st.integers(0, 2**32))
+def test_the_simulator_fits_every_short_form(written: dict[str, object], seed: int) -> None:
+    from random import Random
+
+    from stages.models.simulated_schema import Conforming
+
+    schema = Schema.of(written)
+    value = Conforming(schema.json_schema, "about", Random(seed)).value()
+    assert schema.validate(json.dumps(value)) == value
