@@ -25,6 +25,7 @@ def read_fields(
     values = {name: field.default for name, field in fields.items() if field.default is not ABSENT}
     problems: list[Located] = []
     given: set[str] = set()
+    sound = True  # an option may be broken without a problem of its own, when that has been said elsewhere
     for entry in entries:
         given.add(entry.key)
         field = fields.get(entry.key)
@@ -36,11 +37,12 @@ def read_fields(
             try:
                 values[entry.key] = read(field, entry, f"{entry.key!r} of {owner}")
             except Wrong as error:
+                sound = False
                 problems += error.problems
     for name, field in fields.items():
         if field.required and name not in given:
             problems.append(Located("E104", f"{owner} needs {name!r}", at, field.help or None))
-    if problems:
+    if problems or not sound:
         raise Wrong(*problems)
     return values
 

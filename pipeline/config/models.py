@@ -61,7 +61,7 @@ class ModelReader:
         if node.value in self._named:
             return self._sound(self._named[node.value])
         if "/" in node.value:
-            return self._resolve(node.value, {}, node.mark, None)
+            return self._resolve(node.value, {}, node.mark, what, None)
         hint = suggestion(node.value, self._named) or self.advice()
         raise Wrong(Located("E301", f"{what}: there is no model {node.value[:60]!r}", node.mark, hint))
 
@@ -82,20 +82,20 @@ class ModelReader:
         if not isinstance(use.value, Scalar) or not isinstance(use.value.value, str):
             raise wrong(use.value, f"'use' of {owner}", "provider/model")
         name = use.value.value
-        fields = self._options(name, use.value.mark)
+        fields = self._options(name, owner, use.value.mark)
         rest = [option for option in table.entries if option.key != "use"]
         values = read_fields(rest, fields, owner, entry.mark, _read_option)
-        return self._resolve(name, values, use.value.mark, table)
+        return self._resolve(name, values, use.value.mark, owner, table)
 
-    def _options(self, use: str, mark: Mark) -> Mapping[str, Field]:
+    def _options(self, use: str, owner: str, mark: Mark) -> Mapping[str, Field]:
         try:
             return self._provider.options(use)
         except DefinitionError as error:
-            raise Wrong(*(Located("E301", p.message, mark, p.hint) for p in error.problems)) from error
+            raise Wrong(*(Located("E301", f"{owner}: {p.message}", mark, p.hint) for p in error.problems)) from error
         except (ValueError, PipelineError) as error:
-            raise Wrong(Located("E301", str(error), mark)) from error
+            raise Wrong(Located("E301", f"{owner}: {error}", mark)) from error
 
-    def _resolve(self, use: str, values: Mapping[str, object], mark: Mark, table: Table | None) -> object:
+    def _resolve(self, use: str, values: Mapping[str, object], mark: Mark, owner: str, table: Table | None) -> object:
         code = "E302" if table else "E301"
         try:
             return self._provider.resolve(use, **values)
@@ -103,11 +103,12 @@ class ModelReader:
             problems: list[Located] = []
             for problem in error.problems:
                 option = table.get(problem.option) if table and problem.option else None
-                text = f"{problem.option!r}: {problem.message}" if option else problem.message
-                problems.append(Located(code, text, option.value.mark if option else mark, problem.hint))
+                what = f"{problem.option!r} of {owner}" if option else owner
+                place = option.value.mark if option else mark
+                problems.append(Located(code, f"{what}: {problem.message}", place, problem.hint))
             raise Wrong(*problems) from error
         except (ValueError, TypeError, PipelineError) as error:
-            raise Wrong(Located(code, str(error), mark)) from error
+            raise Wrong(Located(code, f"{owner}: {error}", mark)) from error
 
 
 def _read_option(field: Field, entry: Entry, what: str) -> object:

@@ -128,9 +128,9 @@ def test_a_mistake_in_the_file_is_told_with_its_place(text: str, expected: list[
         ("sim/x", "2:16 E101 model 'fast' must be a mapping, not the text 'sim/x' (fast: {use: provider/model})"),
         ("{latency: 1s}", "2:10 E104 model 'fast' needs 'use' (use: provider/model)"),
         ("{use: 5}", "2:22 E101 'use' of model 'fast' must be provider/model, not the number 5"),
-        ("{use: smi/x}", "2:22 E301 unknown provider in 'smi/x' (did you mean 'sim'?)"),
+        ("{use: smi/x}", "2:22 E301 model 'fast': unknown provider in 'smi/x' (did you mean 'sim'?)"),
         ("{use: sim/x, latncy: 1s}", "2:29 E102 unknown key 'latncy' in model 'fast' (did you mean 'latency'?)"),
-        ("{use: sim/x, seed: 13}", "2:35 E302 'seed': is unlucky"),
+        ("{use: sim/x, seed: 13}", "2:35 E302 'seed' of model 'fast': is unlucky"),
         (
             "{use: sim/x, api_key: hush}",
             (
@@ -196,6 +196,7 @@ def test_set_changes_the_document_before_it_is_checked() -> None:
             "stages.draft.timeout=1m",
             "stages.draft.prompt={{ prompt }}: a=b",
             "stages.draft.system=42",
+            "stages.draft.stop='a",
             "models.default.latency=2s",
             "pipeline.ordered=true",
             "vars.lang='7'",
@@ -207,6 +208,7 @@ def test_set_changes_the_document_before_it_is_checked() -> None:
     assert values["timeout"] == 60.0
     assert str(values["prompt"]) == "Template(source='{{ prompt }}: a=b')"
     assert values["system"] == "42"
+    assert values["stop"] == ("'a",)
     assert values["model"] == ("sim/other", {"latency": 2.0})
     assert description.options["ordered"] is True
     assert description.vars == {"lang": "7", "n": 3}

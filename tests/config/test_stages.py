@@ -224,7 +224,10 @@ def test_no_duration_is_written_none() -> None:
             "4:34 E101 'quorum' in 'join' of stage 'p' must be at least 1",
         ),
         ("{agent: a, model: fke}", "4:23 E301 'model' of stage 'a': there is no model 'fke' (did you mean 'fake'?)"),
-        ("{agent: a, model: opeai/x}", "4:23 E301 unknown provider in 'opeai/x' (did you mean 'sim'?)"),
+        (
+            "{agent: a, model: opeai/x}",
+            "4:23 E301 'model' of stage 'a': unknown provider in 'opeai/x' (did you mean 'sim'?)",
+        ),
         (
             "{agent: a, model: 5}",
             "4:23 E101 'model' of stage 'a' must be the name of a model, or provider/model, not the number 5",
@@ -280,6 +283,11 @@ def test_a_module_is_imported_only_when_it_or_a_parent_is_allowed() -> None:
     assert only(stage, allow_import=["os"]).values["call"] is only(stage, allow_import=["os.path"]).values["call"]
     assert "E310" in wrong(stage, allow_import=["o"])[0]
     assert "E310" in wrong(stage, allow_import=["os.path.join"])[0]
+
+
+def test_a_stage_is_not_built_from_a_model_that_is_broken() -> None:
+    text = "version: 1\nmodels: {m: {use: no/x}}\nstages: [{agent: cursed}, {agent: b, model: m, fallback: [m]}]"
+    assert messages(text) == ["2:19 E301 model 'm': unknown provider in 'no/x' (did you mean 'sim'?)"]
 
 
 def test_a_name_is_unique_in_the_whole_pipeline() -> None:

@@ -7,8 +7,10 @@ import pickle
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import date
 from enum import Enum
 from threading import Thread
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given
@@ -24,6 +26,11 @@ from pipeline.core.templates import BadTemplate, Expression, Template
 class Plan(BaseModel):
     questions: list[str]
     items: int = 2
+
+
+class Loud(str):
+    def upper(self) -> str:
+        raise AssertionError("a method of the application was called")
 
 
 class Colour(Enum):
@@ -72,6 +79,9 @@ def test_text_without_braces_is_itself_to_the_last_character() -> None:
         (Point(1, Colour.RED), '{"x": 1, "colour": "red"}'),
         (("a", "b"), '["a", "b"]'),
         (frozenset({"b", "a"}), '["a", "b"]'),
+        ([Loud("a"), 1.5, date(2024, 1, 2)], '["a", 1.5, "2024-01-02"]'),
+        ({1: "a", None: "b"}, '{"1": "a", "None": "b"}'),
+        (MappingProxyType({"a": None}), '{"a": null}'),
     ],
 )
 def test_data_reads_as_json_in_the_text(value: object, text: str) -> None:
@@ -85,6 +95,10 @@ def test_a_field_is_found_before_a_method_of_the_same_name() -> None:
 
 def test_tojson_does_not_escape_for_html() -> None:
     assert Template("{{ a | tojson }}").render({"a": "<b> & 'c'"}) == "\"<b> & 'c'\""
+
+
+def test_a_method_of_the_application_is_not_called() -> None:
+    assert Template("{{ a.upper() }}").render({"a": Loud("x")}) == "X"
 
 
 def test_data_is_never_compiled_as_a_template() -> None:
