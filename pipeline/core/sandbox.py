@@ -40,11 +40,14 @@ from pipeline.core.templates import BadTemplate
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Program:
-    """Compiled text: the names it needs, the constant chains at their heads, and the function that runs it."""
+    """Compiled text: the names it needs, the constant chains at their heads, and the function that runs it.
+
+    `run` takes the values of those names, and all the names that there are, for its error messages.
+    """
 
     names: frozenset[str]
     paths: frozenset[tuple[str, ...]]
-    run: Callable[[Mapping[str, object]], object]
+    run: Callable[[dict[str, object], Iterable[str]], object]
 
 
 def compile_text(source: str) -> Program:
@@ -53,10 +56,10 @@ def compile_text(source: str) -> Program:
     tree = _parse(env, source)
     template = _guarded(lambda: env.from_string(tree))
 
-    def run(names: Mapping[str, object]) -> str:
+    def run(values: dict[str, object]) -> str:
         pieces: list[str] = []
         size = 0
-        for piece in template.root_render_func(template.new_context(dict(names))):
+        for piece in template.root_render_func(template.new_context(values)):
             size += len(piece)
             if size > LIMIT:
                 raise TooMuch(f"the text is longer than {LIMIT} characters")
@@ -77,15 +80,17 @@ def compile_expression(source: str) -> Program:
         raise BadTemplate("this must be exactly one expression, written {{ … }}, with nothing around it")
     inner = re.sub(r"^[+-]|[+-]$", "", text[2:-2])
     call = _guarded(lambda: env.compile_expression(inner, undefined_to_none=False))
-    return Program(_names(env, tree), _paths(env, tree), _as_item_errors(lambda names: _data(call(dict(names)))))
+    return Program(_names(env, tree), _paths(env, tree), _as_item_errors(lambda values: _data(call(values))))
 
 
-def _as_item_errors(run: Callable[[Mapping[str, object]], object]) -> Callable[[Mapping[str, object]], object]:
-    """Give `run` plain data, and turn whatever goes wrong in it into the failure of one item."""
+def _as_item_errors(
+    run: Callable[[dict[str, object]], object],
+) -> Callable[[dict[str, object], Iterable[str]], object]:
+    """Turn whatever goes wrong in `run` into the failure of one item."""
 
-    def safely(names: Mapping[str, object]) -> object:
+    def safely(values: dict[str, object], names: Iterable[str]) -> object:
         try:
-            return run(names)
+            return run(values)
         except _MissingName as error:
             name = str(error)
             message = f"{name!r} is not defined; available here: {join_names(names)}"

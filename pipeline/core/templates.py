@@ -29,10 +29,9 @@ class BadTemplate(ValueError):
         self.hint = hint
 
 
-def _plain_names(program: Program, names: Mapping[str, object]) -> dict[str, object]:
-    """All of `names`, those that are used as plain data; the others only appear in error messages, by name."""
-    used = program.names
-    return {name: plain(value) if name in used else None for name, value in names.items()}
+def _run(program: Program, names: Mapping[str, object]) -> object:
+    """Run `program` with the names that it uses, as plain data; the others are only told in error messages."""
+    return program.run({name: plain(names[name]) for name in program.names if name in names}, names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ class Template:
         """Return the text. Raises `ItemError` of type "template" when a name is missing or a filter fails."""
         if self._program is None:
             return self.source
-        return cast("str", self._program.run(_plain_names(self._program, names)))
+        return cast("str", _run(self._program, names))
 
     def __reduce__(self) -> tuple[type[Template], tuple[str]]:
         return type(self), (self.source,)
@@ -101,7 +100,7 @@ class Expression:
 
     def evaluate(self, names: Mapping[str, object]) -> object:
         """Return the value as plain data. Raises `ItemError` of type "template" as `Template.render` does."""
-        return self._program.run(_plain_names(self._program, names))
+        return _run(self._program, names)
 
     def __reduce__(self) -> tuple[type[Expression], tuple[str]]:
         return type(self), (self.source,)
