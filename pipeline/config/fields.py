@@ -59,4 +59,4 @@ def unknown_key(entry: Entry, known: Iterable[str], owner: str) -> Located:
 def literal_secret(entry: Entry, owner: str) -> Located:
     """The problem of a key in a file."""
     message = f"{entry.key!r} of {owner} would put a key into a file that is shared"
-    return Located("E303", message, entry.mark, f"use {entry.key}_env with the name of an environment variable")
+    return Located("E303", message, entry.mark, "use api_key_env with the name of an environment variable")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
-from pipeline.config.fields import read_fields
-from pipeline.config.nodes import Entry, Mark, Node, Scalar, Table, describe
+from pipeline.config.fields import literal_secret, read_fields
+from pipeline.config.nodes import Entry, Mark, Node, Scalar, Table, describe, scalars
 from pipeline.config.problems import Located
 from pipeline.config.registry import ModelProvider
 from pipeline.config.values import Wrong, read_value, wrong
@@ -14,6 +15,8 @@ from pipeline.core.names import join_names, suggestion
 from pipeline.core.words import Field
 
 DEFAULT = "default"
+
+_KEY = re.compile(r"\bsk-[\w-]{16,}|\b[Bb]earer\s+\S{8,}")
 
 _BROKEN = object()  #: stands for a model whose problems have been said
 
@@ -85,6 +88,9 @@ class ModelReader:
         fields = self._options(name, owner, use.value.mark)
         rest = [option for option in table.entries if option.key != "use"]
         values = read_fields(rest, fields, owner, entry.mark, _read_option)
+        written = [option for option in rest if any(_is_key(scalar) for scalar in scalars(option.value))]
+        if written:
+            raise Wrong(*(literal_secret(option, owner) for option in written))
         return self._resolve(name, values, use.value.mark, owner, table)
 
     def _options(self, use: str, owner: str, mark: Mark) -> Mapping[str, Field]:
@@ -105,10 +111,16 @@ class ModelReader:
                 option = table.get(problem.option) if table and problem.option else None
                 what = f"{problem.option!r} of {owner}" if option else owner
                 place = option.value.mark if option else mark
-                problems.append(Located(code, f"{what}: {problem.message}", place, problem.hint))
+                known = "E301" if problem.option == "use" else code
+                problems.append(Located(known, f"{what}: {problem.message}", place, problem.hint))
             raise Wrong(*problems) from error
         except (ValueError, TypeError, PipelineError) as error:
             raise Wrong(Located(code, f"{owner}: {error}", mark)) from error
+
+
+def _is_key(scalar: Scalar) -> bool:
+    """Whether a setting is a key that somebody has written out, as in `headers: {Authorization: Bearer …}`."""
+    return not scalar.from_environment and _KEY.search(scalar.text) is not None
 
 
 def _read_option(field: Field, entry: Entry, what: str) -> object:

@@ -39,7 +39,7 @@ FieldKind: TypeAlias = Literal[
     "model",  #: the name of a model, or provider/model -> its definition
     "models",  #: a list of those -> tuple of definitions
     "schema",  #: short form or JSON Schema -> plain data
-    "join",  #: all | any | {first: k} | {quorum: k} -> ("all", None) | ("first", k) | ("quorum", k)
+    "join",  #: all | any | {first: k} | {quorum: k} -> ("all", None) | ("first", 1) | ("first", k) | ("quorum", k)
     "body",  #: a list of stages -> one composed stage
     "bodies",  #: a mapping from label to list of stages -> dict[str, stage], in the order of the file
     "mapping",  #: any mapping -> dict[str, object], plain data

@@ -91,11 +91,14 @@ class Models:
             "seed": Field("count"),
             "base_url": Field("text"),
             "api_key_env": Field("text"),
+            "headers": Field("mapping"),
             "token": Field("text", secret=True),
         }
 
     def resolve(self, use: str, **values: object) -> object:
         self.options(use)
+        if use == "sim/":
+            raise DefinitionError(Problem(None, "use", "names no model"))
         if values.get("seed") == 13:
             raise DefinitionError(Problem(None, "seed", "is unlucky"))
         return (use, values)

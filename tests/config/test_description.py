@@ -130,6 +130,14 @@ def test_a_mistake_in_the_file_is_told_with_its_place(text: str, expected: list[
         ("{use: 5}", "2:22 E101 'use' of model 'fast' must be provider/model, not the number 5"),
         ("{use: smi/x}", "2:22 E301 model 'fast': unknown provider in 'smi/x' (did you mean 'sim'?)"),
         ("{use: sim/x, latncy: 1s}", "2:29 E102 unknown key 'latncy' in model 'fast' (did you mean 'latency'?)"),
+        ("{use: sim/}", "2:22 E301 'use' of model 'fast': names no model"),
+        (
+            "{use: sim/x, headers: {Authorization: Bearer abcdefgh}}",
+            (
+                "2:29 E303 'headers' of model 'fast' would put a key into a file that is shared "
+                "(use api_key_env with the name of an environment variable)"
+            ),
+        ),
         ("{use: sim/x, seed: 13}", "2:35 E302 'seed' of model 'fast': is unlucky"),
         (
             "{use: sim/x, api_key: hush}",
@@ -142,7 +150,7 @@ def test_a_mistake_in_the_file_is_told_with_its_place(text: str, expected: list[
             "{use: sim/x, token: hush}",
             (
                 "2:29 E303 'token' of model 'fast' would put a key into a file that is shared "
-                "(use token_env with the name of an environment variable)"
+                "(use api_key_env with the name of an environment variable)"
             ),
         ),
     ],
@@ -219,7 +227,7 @@ def test_set_reaches_stages_in_bodies_and_mappings_in_stages_and_makes_a_missing
     description = read(text, overrides=["stages.a.concurrency=8", "stages.s.join.quorum=2", "pipeline.ordered=true"])
     assert isinstance(description.stages, Stage)
     assert description.stages.values["each"] == Stage("agent", "a", {"model": SIM, "concurrency": 8})
-    assert str(description.stages.values["join"]) == "quorum(2)"
+    assert description.stages.values["join"] == ("quorum", 2)
     assert description.options == {"ordered": True}
 
 
@@ -278,6 +286,12 @@ def test_the_environment_is_put_into_settings_once(text: str, value: str) -> Non
     description = read(env_file(text), environment=environment)
     assert description.models == {"fast": ("sim/x", {"base_url": value})}
     assert description.options == {"ordered": True}
+
+
+def test_a_key_may_come_from_the_environment() -> None:
+    text = env_file().replace("base_url: '1s'", "headers: {x: 'Bearer ${KEY}'}")
+    description = read(text, environment={"KEY": "hush-hush-hush"})
+    assert description.models == {"fast": ("sim/x", {"headers": {"x": "Bearer hush-hush-hush"}})}
 
 
 def test_the_environment_is_not_put_into_prompts() -> None:

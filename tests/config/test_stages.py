@@ -8,7 +8,6 @@ import pytest
 
 from pipeline.config.description import load_text
 from pipeline.config.problems import ConfigError
-from pipeline.core.joins import Join
 from pipeline.core.templates import Expression, Template
 from tests.config.fakes import HEAD, SIM, WORDS, Chain, Models, Stage, messages, read
 
@@ -86,10 +85,23 @@ def test_composites_hold_lists_that_are_built_before_them() -> None:
         "max_children": 100,
         "split": Expression("{{ plan.questions }}"),
         "each": Chain((worker, check)),
-        "join": Join("quorum", 2),
+        "join": ("quorum", 2),
     }
     parallel = only("  - {parallel: p, join: any, branches: {no: [{agent: worker}], 2: [{agent: check}]}}\n")
-    assert parallel.values == {"branches": {"no": worker, "2": check}, "join": Join("first", 1)}
+    assert parallel.values == {"branches": {"no": worker, "2": check}, "join": ("first", 1)}
+
+
+@pytest.mark.parametrize(
+    ("join", "value"),
+    [
+        ("all", ("all", None)),
+        ("any", ("first", 1)),
+        ("{first: 3}", ("first", 3)),
+        ("{quorum: 2}", ("quorum", 2)),
+    ],
+)
+def test_a_join_is_its_rule_and_number(join: str, value: object) -> None:
+    assert only(f"  - {{parallel: p, join: {join}, branches: {{a: [{{agent: a}}]}}}}\n").values["join"] == value
 
 
 def test_a_decision_is_an_expression_a_stage_or_a_function() -> None:
