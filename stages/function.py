@@ -7,11 +7,11 @@ plain functions are fused by the engine.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from pipeline.core.errors import ItemError
+from pipeline.core.errors import DefinitionError, Problem
 from pipeline.core.item import Item
 from pipeline.core.leaf import LeafStage, Plain, Process, Visited, accepts
 from pipeline.core.stage import OnError, Template
@@ -20,14 +20,13 @@ from pipeline.core.streams import BURST
 from pipeline.core.templates import Expression
 from pipeline.core.threads import Threads, is_blocking
 from pipeline.core.visit import Visit, template_names
+from pipeline.core.words import Field, Word
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pipeline.core.scope import Scope
     from pipeline.core.workers import Worker
 
-Function = Callable[..., Any]
+Function: TypeAlias = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -38,11 +37,16 @@ class FunctionStage(LeafStage):
     blocking: bool = False
 
     @property
+    def option(self) -> str:
+        """What the expression is called in a pipeline file."""
+        return "value"
+
+    @property
     def buffer_size(self) -> int:
         return BURST
 
     def templates(self) -> Mapping[str, Template]:
-        return {"call": self.function} if isinstance(self.function, Expression) else {}
+        return {self.option: self.function} if isinstance(self.function, Expression) else {}
 
     def next_item(self, item: Item, result: object) -> Visited:
         """The item that goes on after the function returned `result`."""
@@ -110,6 +114,10 @@ class MapStage(FunctionStage):
 class FilterStage(FunctionStage):
     """Sends the item on as it is when the function says true, else skips it."""
 
+    @property
+    def option(self) -> str:
+        return "when"
+
     def next_item(self, item: Item, result: object) -> Visited:
         return item if result else None
 
@@ -149,5 +157,45 @@ def name_of(function: Callable[..., object]) -> str:
     """The name of a function's stage: its own. A lambda has none, so its stage is to be named."""
     name = getattr(function, "__name__", type(function).__name__)
     if name == "<lambda>":
-        raise ItemError("a lambda has no name; pass name='…' so that its output can be found")
+        raise DefinitionError(Problem(None, "name", "a lambda has no name", "pass name='…', so that its output can be found"))
     return str(name)
+
+
+def _map_from_file(name: str, **values: object) -> MapStage:
+    call, value = values.pop("call", None), values.pop("value", None)
+    if (call is None) == (value is None):
+        raise DefinitionError(Problem(name, None, "needs either 'call' or 'value'", 'value: "{{ prompt | upper }}"'))
+    return MapStage(name, function=cast("Function | Expression", call or value), **_typed(values))
+
+
+def _filter_from_file(name: str, **values: object) -> FilterStage:
+    return FilterStage(name, function=cast("Function | Expression", values.pop("when")), **_typed(values))
+
+
+def _typed(values: dict[str, object]) -> dict[str, Any]:
+    """The options, whose types the configuration has checked against their fields."""
+    return values
+
+
+_OPTIONS: Mapping[str, Field] = {
+    "concurrency": Field("count", help="visits at once"),
+    "blocking": Field("flag", help="run it in worker threads"),
+    "on_error": Field("choice", choices=("dead_letter", "skip", "fail"), help="what a failed item becomes"),
+}
+
+MAP_WORD = Word(
+    "map",
+    {
+        "call": Field("call", help="module:attribute, under --allow-import"),
+        "value": Field("expression", help="an expression over the names in view"),
+        **_OPTIONS,
+    },
+    _map_from_file,
+    "applies a function or an expression to each item",
+)
+FILTER_WORD = Word(
+    "filter",
+    {"when": Field("decision", required=True, help='an expression, or {call: "module:attr"}'), **_OPTIONS},
+    _filter_from_file,
+    "lets items pass for which the condition holds",
+)

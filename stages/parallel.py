@@ -12,6 +12,7 @@ from pipeline.core.item import Item
 from pipeline.core.joins import Join, OnTimeout
 from pipeline.core.names import Fields
 from pipeline.core.stage import Body, OnError, Stage, as_bodies
+from pipeline.core.words import Field, Word
 
 
 @dataclass(frozen=True)
@@ -95,3 +96,22 @@ def parallel(
         raise DefinitionError(Problem(name, "branches", f"{', '.join(twice)} given twice"))
     cases = as_bodies({**(branches or {}), **more})
     return ParallelStage(name, cases, Join.of(join), timeout, on_timeout, on_error)
+
+
+def _from_file(name: str, *, join: tuple[str, int | None] = ("all", None), **values: object) -> ParallelStage:
+    rule, k = join
+    return parallel(name, join=Join(rule, k or 0), **values)  # pyright: ignore[reportArgumentType]
+
+
+WORD = Word(
+    "parallel",
+    {
+        "branches": Field("bodies", required=True, help="label to list of stages; every one gets the item"),
+        "join": Field("join", help="all, any, {first: k} or {quorum: k}"),
+        "timeout": Field("duration", help="from the first visit of the item in a branch"),
+        "on_timeout": Field("choice", choices=("fail", "partial"), help="whether what is done by then is enough"),
+        "on_error": Field("choice", choices=("dead_letter", "skip", "fail"), help="when the join fails"),
+    },
+    _from_file,
+    "sends each item to several branches at once",
+)

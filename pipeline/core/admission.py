@@ -224,6 +224,16 @@ class Window:
             root.revoke()
             self.finish(root, outcome)
 
+    def conclude(self, root: Root, status: Status) -> None:
+        """End a root whose children have left their records, all of them taken."""
+        if not root.done:
+            root.done = True
+            self.ended[status] += 1
+            self.on.finished(root, status)
+            if root.reply is not None:
+                root.reply.put(record_of(root, Outcome(status)))
+            self.settle(root, status)
+
     def delivered(self, frame: Frame, record: Record) -> None:
         """The consumer has taken the record of a root."""
         self.settle(frame.root, record.status)

@@ -62,6 +62,13 @@ class HasFields(Protocol):
     def fields(self) -> Fields | None: ...
 
 
+@runtime_checkable
+class HasTemplates(Protocol):
+    """An agent with templates of its own, such as a system text."""
+
+    def templates(self) -> Mapping[str, Template]: ...
+
+
 def is_agent(thing: object) -> bool:
     """Say whether `thing` has the shape of an agent: a name and `process(prompt, state)`, or such a function."""
     process = getattr(thing, "process", None)
@@ -77,6 +84,7 @@ def stage_of_agent(
     concurrency: int = AGENT_CONCURRENCY,
     on_error: OnError | None = None,
     name: str | None = None,
+    output_key: str | None = None,
 ) -> AgentStage:
     """Make the stage of `agent`: an object of the `Agent` shape, or a function of that shape."""
     if not is_agent(agent):
@@ -87,7 +95,7 @@ def stage_of_agent(
     process = cast(AgentFunction, getattr(agent, "process", agent))
     own_name = getattr(agent, "name", None) if process is not agent else getattr(agent, "__name__", None)
     template = PromptTemplate(prompt) if isinstance(prompt, str) else prompt
-    return AgentStage(name or str(own_name), concurrency, on_error, agent, template)
+    return AgentStage(name or str(own_name), concurrency, on_error, agent, template, output_key)
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,7 @@ class AgentStage(LeafStage):
     on_error: OnError | None = None
     agent: object = None
     prompt: PromptTemplate | None = None
+    output_key: str | None = None  #: None: the stage's name
 
     @property
     def calls(self) -> bool:
@@ -110,10 +119,11 @@ class AgentStage(LeafStage):
         return cast(AgentFunction, getattr(self.agent, "process", self.agent))
 
     def templates(self) -> Mapping[str, Template]:
-        return {"prompt": self.prompt} if self.prompt is not None else {}
+        own = self.agent.templates() if isinstance(self.agent, HasTemplates) else {}
+        return {**own, "prompt": self.prompt} if self.prompt is not None else own
 
     def produces(self) -> Mapping[str, Fields | None]:
-        return {self.name: self.agent.fields() if isinstance(self.agent, HasFields) else None}
+        return {self.output_key or self.name: self.agent.fields() if isinstance(self.agent, HasFields) else None}
 
     def resources(self) -> tuple[Resource[object], ...]:
         return self.agent.resources() if isinstance(self.agent, HasResources) else ()
@@ -158,7 +168,7 @@ class AgentStage(LeafStage):
             raise ItemError(f"agent {self.name!r} returned None; it has to return text, a reply or a value")
         question = (Message("user", prompt),) if prompt else ()
         state = item.state.add_messages((*question, Message("assistant", text, self.name)))
-        return Item(value, state.add_output(self.name, value), item.frame, item.missing)
+        return Item(value, state.add_output(self.output_key or self.name, value), item.frame, item.missing)
 
 
 def read_answer(answer: object) -> tuple[object, str]:

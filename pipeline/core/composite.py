@@ -8,11 +8,11 @@ producers. It holds no slot.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from anyio import BrokenResourceError, CancelScope, EndOfStream, WouldBlock, create_task_group
+from anyio import BrokenResourceError, CancelScope, CapacityLimiter, EndOfStream, WouldBlock, create_task_group
 
 from pipeline.core.errors import Failure
 from pipeline.core.groups import Group, Joined, Joiner, Rules
@@ -23,6 +23,10 @@ from pipeline.core.topology import fuse
 
 if TYPE_CHECKING:
     from pipeline.core.scope import Scope
+
+
+#: items whose members are being sent out by tasks of their own, so that one that waits does not hold up the others
+SENDERS = 16
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Composite(Stage):
 
     @abstractmethod
     def combine(self, group: Group, joined: Joined) -> Item | None:
-        """Make the item that goes on from a group that is ok or partial; None if it was resolved otherwise."""
+        """Make the item that goes on from a group that is ok or partial; None if it is skipped."""
 
 
 class CompositeRun:
@@ -58,6 +62,7 @@ class CompositeRun:
         self.joiner = Joiner(stage.name, stage.rules(), stage.combine, self._reject)
         self.entries: dict[str, Outbox] = {}
         self.task_group = create_task_group()
+        self._senders = CapacityLimiter(SENDERS)
         scope.machine.joiners.append(self.joiner)
 
     async def run(self, inbox: Inbox, outbox: Outbox) -> None:
@@ -139,6 +144,24 @@ class CompositeRun:
                 blocked.append((outbox, item))
         if blocked:
             await self._send_blocked(group, blocked)
+
+    async def start_sender(self, group: Group, send: Callable[[Group, CompositeRun], Awaitable[None]]) -> None:
+        """Let `send` send the members of `group` out in a task of its own, which ends when the group closes. Waits
+        while `SENDERS` of them are at it."""
+        await self._senders.acquire_on_behalf_of(group)
+        self.task_group.start_soon(self._run_sender, group, send)
+
+    async def _run_sender(self, group: Group, send: Callable[[Group, CompositeRun], Awaitable[None]]) -> None:
+        try:
+            with CancelScope() as scope:
+                group.scope = scope
+                if group.closed:
+                    return
+                await send(group, self)
+        except BrokenResourceError:  # the body has left, because the run is being torn down
+            self.task_group.cancel_scope.cancel()
+        finally:
+            self._senders.release_on_behalf_of(group)
 
     async def _send_blocked(self, group: Group, blocked: Sequence[tuple[Outbox, Item]]) -> None:
         with CancelScope() as scope:

@@ -7,25 +7,21 @@ waits for the source, never during a hand-over.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager
 from time import monotonic
 from typing import TypeAlias, cast
 
-from anyio import CancelScope, move_on_after
+from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
 from pipeline.core.errors import SourceError
 from pipeline.core.inputs import input_of_fields
+from pipeline.core.iteration import close
 from pipeline.core.machine import Machine
 from pipeline.core.ports import Source
 from pipeline.core.record import Input
 from pipeline.core.streams import BURST, BURST_SECONDS
 
 SourceLike: TypeAlias = "Source | Iterable[object] | AsyncIterable[object]"
-
-#: seconds that a user's async iterator has to close when the run ends
-CLOSING_SECONDS = 5.0
-
 
 def as_input(value: object) -> Input:
     """Read what code gives as a record: a prompt, fields, an `Input`, or any object for the first stage."""
@@ -45,8 +41,11 @@ async def feed(machine: Machine, source: SourceLike) -> None:
             if isinstance(source, Iterable) and not isinstance(source, str | bytes | Mapping):
                 await _feed_now(machine, iter(cast("Iterable[object]", source)), scope)
             elif isinstance(source, AsyncIterable):
-                async with _closing(cast("AsyncIterable[object]", source)) as records:
+                records = aiter(cast("AsyncIterable[object]", source))
+                try:
                     await _feed_later(machine, records, scope)
+                finally:
+                    await close(records)
             elif isinstance(source, Source):
                 async with source.open() as records:
                     await _feed_later(machine, records, scope)
@@ -113,16 +112,3 @@ async def _credit(machine: Machine, scope: CancelScope) -> None:
         await machine.window.wait_free()
     finally:
         machine.feed_scope = None
-
-
-@asynccontextmanager
-async def _closing(source: AsyncIterable[object]) -> AsyncIterator[AsyncIterator[object]]:
-    """Iterate `source`, and close its generator in this same task, within a time limit."""
-    records = aiter(source)
-    try:
-        yield records
-    finally:
-        close = getattr(records, "aclose", None)
-        if close is not None:
-            with move_on_after(CLOSING_SECONDS, shield=True):
-                await close()

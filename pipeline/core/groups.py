@@ -183,7 +183,7 @@ Reject = Callable[[Item, Failure], None]
 class Joiner:
     """The groups of one composite in one run, and the way out for what they join.
 
-    `combine` makes the joined item of a decided group (None: it resolved the item itself); `reject` fails the item that
+    `combine` makes the joined item of a decided group (None: every member was skipped, and so is the item); `reject` fails the item that
     entered. Both are synchronous.
     """
 
@@ -226,7 +226,9 @@ class Joiner:
                 self.reject(group, self._failure(group, joined))
             return
         item = self._combine(group, joined)
-        if item is not None:
+        if item is None:
+            group.item.frame.resolve(Outcome("skipped", group.item))
+        else:
             self.emit(item)
 
     def reject(self, group: Group, failure: Failure) -> None:

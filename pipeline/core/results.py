@@ -79,7 +79,8 @@ class Results:
         self._complete.add(index)
         while self._turn in self._complete:
             self._complete.remove(self._turn)
-            self._ready.extend(self._held.pop(self._turn, ()))
+            held = self._held.pop(self._turn, [])
+            self._ready.extend(sorted(held, key=_child_order) if len(held) > 1 else held)
             self._turn += 1
         if self._ready and self._wake is not None:
             self._wake.set()
@@ -122,3 +123,13 @@ class Results:
             raise StopAsyncIteration
         delivery.fold.delivered(delivery.frame, delivery.record)
         return delivery.record
+
+
+def _child_order(delivery: Delivery) -> tuple[int, ...]:
+    """Children in the order in which they were made."""
+    slots: list[int] = []
+    frame: Frame | None = delivery.frame
+    while frame is not None and frame.parent is not None:
+        slots.append(int(frame.slot))
+        frame = frame.parent
+    return tuple(reversed(slots))

@@ -83,6 +83,11 @@ class Stage(ABC):
         """Names that later stages see, each with the fields of its value, or None where they are not known."""
         return {self.name: None}
 
+    @property
+    def children(self) -> int:
+        """The most items that one entering item becomes further down the chain."""
+        return 1
+
     def multiplicity(self, of: Callable[[Stage], int]) -> int:
         """The most items that one entering item can be alive as here, itself included; `of` tells it of a body."""
         return 1 + sum(body.copies * of(body.stage) for body in self.bodies().values())

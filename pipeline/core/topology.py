@@ -63,9 +63,13 @@ def multiplicity(stage: Stage) -> int:
 
     It is in one stage of a chain at a time; in a composite it is held while its members are out.
     """
-    most = 1
+    most, held, factor = 1, 0, 1
     for part in stage.parts():
-        most = max(most, part.multiplicity(multiplicity))
+        most = max(most, held + factor * part.multiplicity(multiplicity))
+        if part.children > 1:
+            held += factor  # each entering item is held while its children are out
+            factor *= part.children
+            most = max(most, held + factor)
     return most
 
 

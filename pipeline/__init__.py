@@ -1,0 +1,60 @@
+"""Streams of prompts through pipelines of agents: bounded before they start, accounted for when they stop.
+
+    pipe = Pipeline(stages)
+    async with pipe.open(prompts) as run:
+        async for record in run.results: ...
+
+The engine is here; what one puts into a pipeline is in `stages`.
+"""
+
+from pipeline.core.agent import Agent
+from pipeline.core.errors import (
+    DefinitionError,
+    Failure,
+    InvariantError,
+    ItemError,
+    PipelineError,
+    Problem,
+    RunClosed,
+    RunStopped,
+    Skip,
+    SourceError,
+)
+from pipeline.core.item import Item
+from pipeline.core.leaf import LeafStage
+from pipeline.core.pipeline import Pipeline
+from pipeline.core.record import Input, Record
+from pipeline.core.run import Run
+from pipeline.core.stage import Chain, Stage
+from pipeline.core.state import ConversationState, Message
+from pipeline.core.statistics import Statistics
+from pipeline.core.usage import Cost, Usage
+from pipeline.core.visit import Visit
+
+__all__ = [
+    "Agent",
+    "Chain",
+    "ConversationState",
+    "Cost",
+    "DefinitionError",
+    "Failure",
+    "Input",
+    "InvariantError",
+    "Item",
+    "ItemError",
+    "LeafStage",
+    "Message",
+    "Pipeline",
+    "PipelineError",
+    "Problem",
+    "Record",
+    "Run",
+    "RunClosed",
+    "RunStopped",
+    "Skip",
+    "SourceError",
+    "Stage",
+    "Statistics",
+    "Usage",
+    "Visit",
+]

@@ -1,0 +1,146 @@
+"""One item that becomes many on the top-level chain: each child leaves a record of its own, and the root settles with
+the worst of their outcomes.
+
+Nothing joins the children, so a `FlatGroup` is a fold that counts: who has not ended, and whose record nobody has taken.
+"""
+
+from __future__ import annotations
+
+import anyio
+
+from pipeline.core.admission import Window, record_of
+from pipeline.core.errors import InvariantError
+from pipeline.core.item import Frame, Item, Outcome
+from pipeline.core.record import Record, Status
+from pipeline.core.results import Delivery
+
+#: from the best to the worst; a root without children is skipped, because it leaves no record
+_RANK: tuple[Status, ...] = ("skipped", "ok", "partial", "failed", "cancelled")
+
+
+class FlatGroup:
+    """The children of one item. What can change: the counts, `complete`, `worst`, `closed`."""
+
+    __slots__ = ("added", "closed", "complete", "item", "label", "open", "room", "undelivered", "window", "worst")
+
+    def __init__(self, label: str, item: Item) -> None:
+        self.label = label
+        self.item = item
+        self.window: Window = item.frame.root.window
+        self.added = 0
+        self.open: dict[Frame, None] = {}  #: children that have not ended
+        self.undelivered = 0
+        self.complete = False
+        self.closed = False
+        self.worst: Status = "skipped"
+        self.room = anyio.Event()
+        item.frame.inner = self
+
+    @property
+    def alive(self) -> int:
+        """Children that hold memory. Under `ordered` a record that waits for its root's turn is not counted, because
+        the turn may be waiting for the children that come after it."""
+        return len(self.open) + (0 if self.window.results.ordered else self.undelivered)
+
+    def add(self) -> Frame:
+        """Add the next child."""
+        frame = Frame(self, str(self.added), self.item.frame)
+        self.added += 1
+        self.open[frame] = None
+        return frame
+
+    def finish_adding(self) -> None:
+        """There are no more children."""
+        self.complete = True
+        self._advance(ended=True)
+
+    def fail(self, outcome: Outcome) -> None:
+        """The fan-out itself failed: the children out stay, and one more record says what is wrong."""
+        self.resolved(self._retired(), outcome)
+        self.finish_adding()
+
+    def _retired(self) -> Frame:
+        frame = self.add()
+        frame.retire()
+        return frame
+
+    # -- as a fold ----------------------------------------------------------------------------------------------
+
+    def touched(self) -> None:
+        """Flat groups have no timeout."""
+
+    def resolved(self, frame: Frame, outcome: Outcome) -> None:
+        """A child has ended: its record goes to the results, unless it leaves none."""
+        if self.closed:
+            return
+        self._note(outcome.status)
+        if outcome.status not in ("skipped", "cancelled"):
+            self.undelivered += 1
+            record = record_of(frame.root, outcome)._replace(id=child_id(frame), parent=frame.root.id)
+            self.window.results.deliver(Delivery(frame, self, record))
+        self.ended(frame)
+
+    def ended(self, frame: Frame) -> None:
+        """A child leaves no further record."""
+        del self.open[frame]
+        self._advance(ended=True)
+
+    def delivered(self, frame: Frame, record: Record) -> None:
+        """The consumer has taken the record of a child."""
+        if not self.closed:
+            self.undelivered -= 1
+            self._advance(ended=False)
+
+    def concluded(self, status: Status) -> None:
+        """The group below a child, itself expanded, has settled."""
+        if not self.closed:
+            self._note(status)
+            self.undelivered -= 1
+            self._advance(ended=False)
+
+    def revoke(self) -> None:
+        """The root ended early: no child leaves a record any more."""
+        self.closed = True
+        for frame in self.open:
+            frame.revoke()
+        self.room.set()
+
+    # -- settling -----------------------------------------------------------------------------------------------
+
+    def _note(self, status: Status) -> None:
+        self.worst = max(self.worst, status, key=_RANK.index)
+
+    def _advance(self, *, ended: bool) -> None:
+        self.room.set()
+        if not self.complete or self.open:
+            return
+        parent, fold = self.item.frame, self.item.frame.group
+        if ended:
+            self._tell_no_more(parent, fold)
+        if not self.undelivered:
+            self.closed = True
+            parent.inner = None
+            parent.retire()
+            if isinstance(fold, Window):
+                fold.conclude(parent.root, self.worst)
+            elif isinstance(fold, FlatGroup):
+                fold.concluded(self.worst)
+
+    def _tell_no_more(self, parent: Frame, fold: object) -> None:
+        if isinstance(fold, Window):
+            fold.results.complete(parent.root.index)
+        elif isinstance(fold, FlatGroup):
+            fold.undelivered += 1  # until this group has settled
+            fold.ended(parent)
+        else:
+            raise InvariantError(f"{self.label!r} expanded an item inside a composite")
+
+
+def child_id(frame: Frame) -> str:
+    """`id#k`, and `id#k#j` for a child's child."""
+    slots: list[str] = []
+    step: Frame | None = frame
+    while step is not None and step.parent is not None:
+        slots.append(step.slot)
+        step = step.parent
+    return "#".join([frame.root.id, *reversed(slots)])

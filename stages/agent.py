@@ -1,0 +1,147 @@
+"""The agent that asks a model: a role, a prompt template, and optionally a schema that the answer must fit.
+
+It is an `Agent` like any other, so orchestration does not know that there is a model behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+from pipeline.calls.parameters import PARAMETERS, Parameters
+from pipeline.calls.schema import Schema, SchemaLike
+from pipeline.core.agent import AGENT_CONCURRENCY, AgentStage, is_agent, stage_of_agent
+from pipeline.core.errors import DefinitionError, Problem
+from pipeline.core.names import Fields, fields_of
+from pipeline.core.ports import OpenModel, Reply, Resource
+from pipeline.core.stage import OnError
+from pipeline.core.state import ConversationState, Message
+from pipeline.core.templates import Template
+from pipeline.core.words import Field, Word
+from stages.models.presets import as_model
+
+if TYPE_CHECKING:
+    from pipeline.core.stage import Template as Reads
+    from pipeline.core.visit import Visit
+
+
+@dataclass(frozen=True)
+class ModelAgent:
+    """Asks `model`: the system text, the conversation if it is wanted, then the prompt."""
+
+    name: str
+    model: Resource[OpenModel]
+    system: Template | None = None
+    schema: Schema | None = None
+    conversation: bool = False
+    parameters: Mapping[str, object] = field(default_factory=dict[str, object])
+
+    def resources(self) -> tuple[Resource[object], ...]:
+        return (self.model,)
+
+    def templates(self) -> Mapping[str, Reads]:
+        return {"system": self.system} if self.system is not None else {}
+
+    def fields(self) -> Fields | None:
+        """What is known of the answer's fields; a plain text has none."""
+        return fields_of(self.schema.json_schema) if self.schema is not None else {}
+
+    async def process(self, prompt: str, state: ConversationState, visit: Visit) -> Reply:
+        """Answer `prompt`. An empty prompt continues the conversation that the record brought."""
+        messages: list[Message] = []
+        if self.system is not None:
+            messages.append(Message("system", self.system.render(visit.names())))
+        if self.conversation or not prompt:
+            messages += state.messages
+        elif visit.item.frame.root.record.messages and visit.item.value is visit.item.frame.root.record.value:
+            messages += visit.item.frame.root.record.messages
+        if prompt:
+            messages.append(Message("user", prompt))
+        return await visit.call(self.model, messages, schema=self.schema, **self.parameters)
+
+
+def agent(
+    name: str | object,
+    *,
+    model: str | Resource[OpenModel] | None = None,
+    prompt: str | Template | None = None,
+    system: str | Template | None = None,
+    output: SchemaLike | None = None,
+    output_key: str | None = None,
+    conversation: bool = False,
+    concurrency: int = AGENT_CONCURRENCY,
+    on_error: OnError | None = None,
+    **parameters: object,
+) -> AgentStage:
+    """An agent as a stage.
+
+    `agent("draft", model="openai/gpt-5.5", prompt="Summarise: {{ prompt }}")` asks a model; further keywords are the
+    model's parameters (temperature, max_output_tokens, stop, seed, reasoning, extra_body). `output` is a pydantic
+    class, a JSON Schema or the short form: the answer is validated, and the error fed back once. `conversation` sends
+    the messages so far before the prompt. `output_key` keeps the output under another name than the stage's.
+
+    `agent(thing)` makes a stage of any object with `name` and `process(prompt, state)`, or of such a function.
+    """
+    if not isinstance(name, str):
+        given = {"model": model, "system": system, "output": output, **parameters}
+        _refuse_ignored(name, [option for option, value in given.items() if value is not None])
+        return stage_of_agent(name, prompt=prompt, concurrency=concurrency, on_error=on_error, output_key=output_key)
+    if model is None:
+        raise DefinitionError(Problem(name, "model", "is missing", "give a model, as model='openai/gpt-5.5'"))
+    Parameters().updated(parameters)  # so that a wrong one is refused here, where it was written
+    asks = ModelAgent(
+        name,
+        as_model(model),
+        Template(system) if isinstance(system, str) else system,
+        Schema.of(output) if output is not None else None,
+        conversation,
+        {option: value for option, value in parameters.items() if value is not None},
+    )
+    return stage_of_agent(asks, prompt=prompt, concurrency=concurrency, on_error=on_error, output_key=output_key)
+
+
+def _refuse_ignored(thing: object, ignored: list[str]) -> None:
+    if not is_agent(thing):
+        what = getattr(thing, "__name__", type(thing).__name__)
+        raise DefinitionError(Problem(None, None, f"{what!r} is not an agent", "it needs a name and process(prompt, state)"))
+    if ignored:
+        name = getattr(thing, "name", None) or getattr(thing, "__name__", None)
+        raise DefinitionError(
+            Problem(str(name), ", ".join(ignored), "is for agents that ask a model; this one answers by itself")
+        )
+
+
+_PARAMETER_FIELDS: Mapping[str, Field] = {
+    "temperature": Field("number", help="how varied answers are, from 0"),
+    "max_output_tokens": Field("count", help="longest answer, in tokens"),
+    "stop": Field("texts", help="where the model stops"),
+    "seed": Field("count", help="the model's own seed, where it has one"),
+    "reasoning": Field("text", help="effort, as the provider words it"),
+    "extra_body": Field("mapping", help="fields of one provider, sent as they are"),
+}
+
+
+def _from_file(name: str, **values: object) -> AgentStage:
+    parameters = {option: values.pop(option) for option in PARAMETERS if option in values}
+    schema = cast("SchemaLike | None", values.pop("output", None))
+    build = cast("type[AgentStage]", agent)
+    return build(name, output=schema, **values, **parameters)  # pyright: ignore[reportCallIssue]
+
+
+WORD = Word(
+    "agent",
+    {
+        "model": Field("model", required=True, help="a name from models, or provider/model"),
+        "prompt": Field("template", help="default: the previous stage's output, or the record's prompt"),
+        "system": Field("template", help="the role"),
+        "output": Field("schema", help="short form or JSON Schema; the answer is validated"),
+        "output_key": Field("text", help="name of the output, if not the stage's"),
+        "conversation": Field("flag", help="send the messages so far before the prompt"),
+        "concurrency": Field("count", help="calls in flight of this stage"),
+        "on_error": Field("choice", choices=("dead_letter", "skip", "fail"), help="what a failed item becomes"),
+        **_PARAMETER_FIELDS,
+    },
+    _from_file,
+    "asks a model in a role",
+)

@@ -1,0 +1,128 @@
+"""One record in, many out: `flat_map`, on the top-level chain only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, cast
+
+import anyio
+from anyio import BrokenResourceError, EndOfStream
+
+from pipeline.core.errors import Failure, InvariantError, Problem
+from pipeline.core.flat import FlatGroup
+from pipeline.core.item import Item, Outcome
+from pipeline.core.iteration import each_of
+from pipeline.core.leaf import accepts
+from pipeline.core.stage import Stage, Template
+from pipeline.core.streams import Inbox, Outbox
+from pipeline.core.templates import Expression
+from pipeline.core.visit import template_names
+from pipeline.core.words import Field, Word
+from stages.function import Function, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pipeline.core.scope import Scope
+
+
+@dataclass(frozen=True)
+class FlatMapStage(Stage):
+    """Expands each item into children, pulled one at a time as the edge has room; at most `max_children` of an item
+    are alive at once. Each child leaves a record `id#k` with its `parent`."""
+
+    function: Function | Expression = list
+    max_children: int = 1000
+
+    @property
+    def children(self) -> int:
+        return self.max_children
+
+    def templates(self) -> Mapping[str, Template]:
+        return {"value": self.function} if isinstance(self.function, Expression) else {}
+
+    def problems(self, *, in_body: bool) -> tuple[Problem, ...]:
+        found: list[Problem] = []
+        if in_body:
+            found.append(Problem(self.name, None, "flat_map can stand on the top-level chain only", "use scatter here"))
+        if type(self.max_children) is not int or self.max_children < 1:
+            text = f"must be a whole number of at least 1, got {self.max_children!r}"
+            found.append(Problem(self.name, "max_children", text))
+        if not isinstance(self.function, Expression) and accepts(self.function, 2):
+            found.append(Problem(self.name, None, "its function takes the payload only, not the visit"))
+        return tuple(found)
+
+    async def run(self, inbox: Inbox, outbox: Outbox, scope: Scope) -> None:
+        meter = scope.meter(self.name, 1)
+        while True:
+            asked = monotonic()
+            try:
+                item = await inbox.receive()
+            except EndOfStream:
+                return
+            meter.waiting += monotonic() - asked
+            if item.frame.revoked:
+                item.frame.retire()
+                continue
+            meter.received += 1
+            group = FlatGroup(self.name, item)
+            try:
+                meter.emitted += await self._expand(group, outbox)
+                group.finish_adding()
+            except InvariantError:
+                raise
+            except BrokenResourceError:
+                group.fail(Outcome("cancelled", item))
+                return
+            except Exception as error:
+                meter.failed += 1
+                group.fail(Outcome("failed", item, Failure.of(error, self.name)))
+            except BaseException:
+                group.fail(Outcome("cancelled", item))
+                raise
+
+    async def _expand(self, group: FlatGroup, outbox: Outbox) -> int:
+        item = group.item
+        function = self.function
+        result = function.evaluate(template_names(item)) if isinstance(function, Expression) else function(item.value)
+        async with aclosing(each_of(result, self.name)) as parts:
+            async for part in parts:
+                while group.alive >= self.max_children and not group.closed:
+                    group.room = anyio.Event()
+                    await group.room.wait()
+                if group.closed:
+                    break
+                await _send(outbox, Item(part, item.state.add_output(self.name, part), group.add(), item.missing))
+        return group.added
+
+
+async def _send(outbox: Outbox, child: Item) -> None:
+    try:
+        await outbox.send(child)
+    except BaseException:  # it was not taken
+        child.frame.resolve(Outcome("cancelled", child))
+        raise
+
+
+def flat_map(function: Callable[..., object], *, name: str | None = None, max_children: int = 1000) -> FlatMapStage:
+    """Expand each item into the members of what `function` gives for its payload: a list, or an iterator, which may be
+    async. Inside a composite use `scatter`, which joins its children again."""
+    return FlatMapStage(name or name_of(function), function, max_children)
+
+
+def _from_file(name: str, *, value: Expression, max_children: int = 1000) -> FlatMapStage:
+    return FlatMapStage(name, value, max_children)
+
+
+WORD = Word(
+    "flat_map",
+    {
+        "value": Field("decision", required=True, help='an expression that gives a list, or {call: "module:attr"}'),
+        "max_children": Field("count", help="most children of an item alive at once"),
+    },
+    cast("Callable[..., object]", _from_file),
+    "expands each item into several, each with a record of its own",
+)

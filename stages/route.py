@@ -1,0 +1,243 @@
+"""The coordinator: one of several bodies an item, chosen by a function, a template or a classifying agent.
+
+A route is two stages in a row: one that writes the label as output `<name>_label`, and a switch that sends the item to
+the body of that label. The label set is declared, so nothing that a model says can lead anywhere else.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from pipeline.calls.schema import Schema
+from pipeline.core.agent import AgentStage
+from pipeline.core.composite import Composite, CompositeRun, member, rejoin
+from pipeline.core.errors import DefinitionError, InvariantError, ItemError, Problem, Skip
+from pipeline.core.groups import Group, Joined
+from pipeline.core.item import Item
+from pipeline.core.leaf import LeafStage, Process, Visited, accepts
+from pipeline.core.names import Fields
+from pipeline.core.stage import Body, OnError, Stage, as_bodies, as_stage
+from pipeline.core.streams import Inbox, Outbox
+from pipeline.core.templates import Expression
+from pipeline.core.visit import Visit, template_names
+from pipeline.core.words import Field, Word
+from stages.agent import ModelAgent
+
+if TYPE_CHECKING:
+    from pipeline.core.scope import Scope
+    from pipeline.core.workers import Worker
+
+RouteOnError: TypeAlias = OnError | Literal["default"]
+By: TypeAlias = Callable[..., object] | Expression | AgentStage
+
+_DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class RouteStage(Stage):
+    """Chooses a body by label. Its value is the chosen body's output, and `<name>_label` is the label."""
+
+    by: By = str
+    cases: tuple[tuple[str, Stage], ...] = ()
+    default: Stage | None = None
+    on_error: RouteOnError | None = None
+
+    @property
+    def label_key(self) -> str:
+        return f"{self.name}_label"
+
+    def parts(self) -> tuple[Stage, ...]:
+        return (self._labeller(), SwitchStage(self.name, self.cases, self.default, self._error_policy()))
+
+    def produces(self) -> Mapping[str, Fields | None]:
+        return {self.label_key: {}, self.name: None}
+
+    async def run(self, inbox: Inbox, outbox: Outbox, scope: Scope) -> None:
+        await scope.run_chain(self.parts(), inbox, outbox)
+
+    def _error_policy(self) -> OnError | None:
+        return None if self.on_error == "default" else self.on_error
+
+    def _labeller(self) -> LeafStage:
+        to_default = self.on_error == "default"
+        if isinstance(self.by, AgentStage):
+            stage = self.by
+            labels = tuple(label for label, _ in self.cases)
+            asked = _asking_for(stage, labels)
+            return AgentLabelStage(
+                stage.name, stage.concurrency, self._error_policy(), asked, stage.prompt, self.label_key, to_default
+            )
+        return LabelStage(f"{self.name}_by", 1, self._error_policy(), self.by, self.label_key, to_default)
+
+
+def _asking_for(stage: AgentStage, labels: tuple[str, ...]) -> object:
+    """The agent, answering an enum over the labels if it asks a model and was given no schema of its own."""
+    if isinstance(stage.agent, ModelAgent) and stage.agent.schema is None:
+        return replace(stage.agent, schema=Schema.of({"label": {"enum": list(labels)}}))
+    return stage.agent
+
+
+def label_of(answer: object) -> object:
+    """The label in an answer: the text itself, or the `label` of a structured one."""
+    if isinstance(answer, Mapping):
+        return answer.get("label")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return getattr(answer, "label", answer)
+
+
+@dataclass(frozen=True)
+class LabelStage(LeafStage):
+    """Writes what a function or an expression says of the item as its label."""
+
+    by: Callable[..., object] | Expression = str
+    key: str = ""
+    to_default: bool = False
+
+    def templates(self) -> Mapping[str, Expression]:
+        return {"by": self.by} if isinstance(self.by, Expression) else {}
+
+    def produces(self) -> Mapping[str, Fields | None]:
+        return {self.key: {}}
+
+    def bind(self, scope: Scope) -> Process:
+        by = self.by
+        with_visit = not isinstance(by, Expression) and accepts(by, 2)
+
+        async def process(item: Item, worker: Worker) -> Visited:
+            try:
+                if isinstance(by, Expression):
+                    answer = by.evaluate(template_names(item))
+                else:
+                    answer = by(item.value, Visit(worker, item)) if with_visit else by(item.value)
+                    answer = await answer if inspect.isawaitable(answer) else answer
+            except (Skip, InvariantError):
+                raise
+            except Exception:
+                if not self.to_default:
+                    raise
+                answer = None
+            return labelled(item, self.key, label_of(answer))
+
+        return process
+
+
+@dataclass(frozen=True)
+class AgentLabelStage(AgentStage):
+    """Lets an agent name the label; only the label is kept of its answer."""
+
+    output_key: str | None = None
+    to_default: bool = False
+
+    def produces(self) -> Mapping[str, Fields | None]:
+        return {self.output_key or self.name: {}}
+
+    def bind(self, scope: Scope) -> Process:
+        ask = super().bind(scope)
+        key = self.output_key or self.name
+
+        async def process(item: Item, worker: Worker) -> Visited:
+            try:
+                answered = ask(item, worker)
+                answer = await answered if inspect.isawaitable(answered) else answered
+            except (Skip, InvariantError):
+                raise
+            except Exception as error:
+                if not self.to_default or getattr(error, "stops_run", False):
+                    raise
+                return labelled(item, key, None)
+            return labelled(item, key, label_of(None if answer is None else answer.value))
+
+        return process
+
+
+def labelled(item: Item, key: str, label: object) -> Item:
+    """The item as it came, with its label among the outputs."""
+    return Item(item.value, item.state.add_output(key, label), item.frame, item.missing)
+
+
+@dataclass(frozen=True)
+class SwitchStage(Composite):
+    """Sends each item to the body of the label that stands in its outputs."""
+
+    cases: tuple[tuple[str, Stage], ...] = ()
+    default: Stage | None = None
+    on_error: OnError | None = None
+
+    def bodies(self) -> Mapping[str, Body]:
+        bodies = {label: Body(stage) for label, stage in self.cases}
+        if self.default is not None:
+            bodies[_DEFAULT] = Body(self.default)
+        return bodies
+
+    def multiplicity(self, of: Callable[[Stage], int]) -> int:
+        """An item is in one body only."""
+        return 1 + max((of(body.stage) for body in self.bodies().values()), default=0)
+
+    def failing(self) -> OnError | None:
+        return self.on_error
+
+    def problems(self, *, in_body: bool) -> tuple[Problem, ...]:
+        if not self.cases:
+            return (Problem(self.name, "cases", "has no case", "give at least one label with its stages"),)
+        if self.default is not None and any(label == _DEFAULT for label, _ in self.cases):
+            return (Problem(self.name, "cases", "a case and the default are both named 'default'", "rename the case"),)
+        return ()
+
+    async def fan_out(self, item: Item, run: CompositeRun) -> None:
+        label = item.state.outputs[f"{self.name}_label"]
+        if not any(label == known for known, _ in self.cases):
+            if self.default is None:
+                known = ", ".join(repr(label) for label, _ in self.cases)
+                raise ItemError(f"label {label!r} has no case and there is no default; cases: {known}", type="UnknownLabel")
+            label = _DEFAULT
+        group = Group(run.joiner, item)
+        sends = [(str(label), member(item, group.add(str(label))))]
+        group.finish_adding()
+        await run.send(group, sends)
+
+    def combine(self, group: Group, joined: Joined) -> Item | None:
+        items = group.finished()
+        for item in items.values():
+            return rejoin(group, self.name, item.value, items, complete=False)
+        return None  # the one member was skipped
+
+
+def route(
+    cases: Mapping[str, object],
+    /,
+    *,
+    by: Callable[..., object] | Expression | str | AgentStage,
+    default: object | None = None,
+    name: str = "route",
+    on_error: RouteOnError | None = None,
+) -> RouteStage:
+    """Send each item to one of `cases`: `route({"code": coder, "prose": writer}, by=agent("triage", ...))`.
+
+    `by` is a function of the payload that returns a label, an expression such as `"{{ input.kind }}"`, or an agent,
+    which is asked for one of the labels. An unknown label goes to `default`; without one it fails the item. So does a
+    `by` that fails, unless `on_error="default"`.
+    """
+    if on_error == "default" and default is None:
+        raise DefinitionError(Problem(name, "on_error", "is 'default', but there is no default", "add default="))
+    chooser = Expression(by) if isinstance(by, str) else by
+    otherwise = None if default is None else as_stage(default)
+    return RouteStage(name, chooser, as_bodies(cases), otherwise, on_error)
+
+
+def _from_file(name: str, *, cases: Mapping[str, object], by: By, **values: object) -> RouteStage:
+    return route(cases, by=by, name=name, **values)  # pyright: ignore[reportArgumentType]
+
+
+WORD = Word(
+    "route",
+    {
+        "by": Field("by", required=True, help="an expression, an agent, or {call: …}"),
+        "cases": Field("bodies", required=True, help="label to list of stages"),
+        "default": Field("body", help="stages for any other label"),
+        "on_error": Field("choice", choices=("dead_letter", "skip", "fail", "default"), help="when `by` fails"),
+    },
+    _from_file,
+    "chooses one of several bodies for each item",
+)

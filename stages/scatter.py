@@ -1,0 +1,239 @@
+"""Dynamic fan-out: a lead has planned, subagents work on the parts in parallel, a synthesis may follow.
+
+A scatter is one or two stages in a row: the children, joined into a list of their outputs, and `gather`, a body over
+that list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import anyio
+
+from pipeline.core.composite import Composite, CompositeRun, rejoin
+from pipeline.core.errors import Failure, InvariantError, ItemError, Problem
+from pipeline.core.groups import Group, Joined, Rules
+from pipeline.core.item import Item
+from pipeline.core.iteration import each_of
+from pipeline.core.joins import Join, OnTimeout
+from pipeline.core.names import Fields
+from pipeline.core.stage import Body, OnError, Stage, Template, as_stage
+from pipeline.core.streams import Inbox, Outbox
+from pipeline.core.templates import Expression
+from pipeline.core.visit import template_names
+from pipeline.core.words import Field, Word
+
+if TYPE_CHECKING:
+    from pipeline.core.scope import Scope
+
+Split: TypeAlias = Callable[[object], object] | Expression
+OnExcess: TypeAlias = Literal["fail", "truncate"]
+
+@dataclass(frozen=True)
+class ScatterStage(Stage):
+    """Splits an item into parts, each a member of its group. The value is `gather`'s output, or the list of outputs."""
+
+    split: Split = list
+    each: Stage | None = None
+    gather: Stage | None = None
+    join: Join = Join()
+    timeout: float | None = None
+    on_timeout: OnTimeout | None = None
+    max_children: int = 64
+    max_open: int | None = None
+    on_excess: OnExcess = "fail"
+    on_error: OnError | None = None
+
+    def parts(self) -> tuple[Stage, ...]:
+        children = ChildrenStage(self.name, self)
+        return (children,) if self.gather is None else (children, GatherStage(f"{self.name}.gather", self.gather, self.on_error, self.name))
+
+    def produces(self) -> Mapping[str, Fields | None]:
+        return {self.name: None}
+
+    async def run(self, inbox: Inbox, outbox: Outbox, scope: Scope) -> None:
+        await scope.run_chain(self.parts(), inbox, outbox)
+
+
+@dataclass(frozen=True)
+class ChildrenStage(Composite):
+    """The fan-out of a scatter: one member a part, in order; the value is the list of their outputs, less the missing."""
+
+    options: ScatterStage = ScatterStage("scatter")
+
+    def bodies(self) -> Mapping[str, Body]:
+        if self.options.each is None:
+            return {}
+        most = self.options.max_children if self.options.max_open is None else self.options.max_open
+        return {"each": Body(self.options.each, frozenset({"part"}), min(most, self.options.max_children))}
+
+    def rules(self) -> Rules:
+        return Rules(self.options.join, self.options.timeout, self.options.on_timeout)
+
+    def failing(self) -> OnError | None:
+        return self.options.on_error
+
+    def templates(self) -> Mapping[str, Template]:
+        return {"split": self.options.split} if isinstance(self.options.split, Expression) else {}
+
+    def problems(self, *, in_body: bool) -> tuple[Problem, ...]:
+        found: list[Problem] = []
+        options = self.options
+        if options.each is None:
+            found.append(Problem(self.name, "each", "has no stages", "give the stages that work on a part"))
+        for option, value in (("max_children", options.max_children), ("max_open", options.max_open)):
+            if value is not None and (type(value) is not int or value < 1):
+                found.append(Problem(self.name, option, f"must be a whole number of at least 1, got {value!r}"))
+        if options.join.k > options.max_children:
+            text = f"{options.join} cannot be reached with max_children {options.max_children}"
+            found.append(Problem(self.name, "join", text))
+        if options.on_timeout is not None and options.timeout is None:
+            found.append(Problem(self.name, "on_timeout", "has no effect without a timeout", "add timeout"))
+        if options.timeout is not None and not options.timeout > 0:
+            found.append(Problem(self.name, "timeout", f"must be above 0 seconds, got {options.timeout!r}"))
+        return tuple(found)
+
+    async def fan_out(self, item: Item, run: CompositeRun) -> None:
+        group = Group(run.joiner, item)
+        await run.start_sender(group, self._send_children)
+
+    async def _send_children(self, group: Group, run: CompositeRun) -> None:
+        """Split the item of `group` and send the children out, as room allows."""
+        options = self.options
+        truncated = False
+        try:
+            async with aclosing(parts_of(options.split, group.item)) as parts:
+                async for part in parts:
+                    if len(group.members) >= options.max_children:
+                        truncated = True
+                        break
+                    await self._send_child(group, run, part)
+        except InvariantError:
+            raise
+        except Exception as error:
+            group.fail(Failure.of(error, self.name))
+            return
+        if truncated and options.on_excess == "fail":
+            text = f"split gave more than max_children {options.max_children} parts; raise it, or set on_excess: truncate"
+            group.fail(Failure.of(ItemError(text, type="TooManyChildren"), self.name))
+            return
+        if truncated:
+            item = group.item
+            group.item = Item(item.value, item.state, item.frame, (*item.missing, f"{self.name}.rest"))
+        group.finish_adding()
+
+    async def _send_child(self, group: Group, run: CompositeRun, part: object) -> None:
+        most = self.options.max_open
+        while most is not None and group.open_members >= most:
+            group.room = anyio.Event()
+            await group.room.wait()
+        item = group.item
+        frame = group.add(str(len(group.members)), {"part": part})
+        await run.send(group, [("each", Item(part, item.state, frame, item.missing))])
+
+    def combine(self, group: Group, joined: Joined) -> Item | None:
+        items = group.finished()
+        values = [item.value for item in items.values()]
+        complete = joined.verdict == "ok" and self.options.join.rule == "first"
+        return rejoin(group, self.name, values, items, complete=complete)
+
+
+@dataclass(frozen=True)
+class GatherStage(Composite):
+    """The synthesis of a scatter: a body over the list of outputs, which its templates see as `parts`."""
+
+    body: Stage | None = None
+    on_error: OnError | None = None
+    output_key: str = ""
+
+    def produces(self) -> Mapping[str, Fields | None]:
+        return {self.output_key: None}
+
+    def bodies(self) -> Mapping[str, Body]:
+        return {} if self.body is None else {"gather": Body(self.body, frozenset({"parts"}))}
+
+    def failing(self) -> OnError | None:
+        return self.on_error
+
+    async def fan_out(self, item: Item, run: CompositeRun) -> None:
+        group = Group(run.joiner, item)
+        frame = group.add("gather", {"parts": item.value})
+        group.finish_adding()
+        await run.send(group, [("gather", Item(item.value, item.state, frame, item.missing))])
+
+    def combine(self, group: Group, joined: Joined) -> Item | None:
+        items = group.finished()
+        for item in items.values():
+            return rejoin(group, self.output_key, item.value, items, complete=False)
+        return None
+
+
+async def parts_of(split: Split, item: Item) -> AsyncGenerator[object]:
+    """The parts that `split` gives for an item, one at a time. Raises `ItemError` for what cannot be iterated."""
+    result = split.evaluate(template_names(item)) if isinstance(split, Expression) else split(item.value)
+    async with aclosing(each_of(result, "split")) as parts:
+        async for part in parts:
+            yield part
+
+
+def scatter(
+    name: str,
+    *,
+    split: Callable[..., object] | Expression | str,
+    each: object,
+    gather: object | None = None,
+    join: Join | str = "all",
+    timeout: float | None = None,
+    on_timeout: OnTimeout | None = None,
+    max_children: int = 64,
+    max_open: int | None = None,
+    on_excess: OnExcess = "fail",
+    on_error: OnError | None = None,
+) -> ScatterStage:
+    """Split each item into parts and work on them in parallel: `scatter("dig", split="{{ plan.questions }}", each=...)`.
+
+    `split` is a function of the payload or an expression; it gives a list, or an iterator, which may be async and is
+    paused while `max_open` children are alive. `max_children` is the most that an item may have: more fails it, unless
+    `on_excess="truncate"`, then it is partial. `join`, `timeout` and `on_timeout` are those of `parallel`. `gather` is
+    a body over the children's outputs, `parts` in its templates.
+    """
+    return ScatterStage(
+        name,
+        Expression(split) if isinstance(split, str) else split,
+        as_stage(each),
+        None if gather is None else as_stage(gather),
+        Join.of(join),
+        timeout,
+        on_timeout,
+        max_children,
+        max_open,
+        on_excess,
+        on_error,
+    )
+
+
+def _from_file(name: str, *, join: tuple[str, int | None] = ("all", None), **values: object) -> ScatterStage:
+    rule, k = join
+    return scatter(name, join=Join(rule, k or 0), **values)  # pyright: ignore[reportArgumentType]
+
+
+WORD = Word(
+    "scatter",
+    {
+        "split": Field("decision", required=True, help="an expression that gives a list, or {call: …}"),
+        "each": Field("body", required=True, help="stages that work on one part"),
+        "gather": Field("body", help="stages over the list of outputs, `parts`"),
+        "join": Field("join", help="all, any, {first: k} or {quorum: k}"),
+        "timeout": Field("duration", help="from the first visit of a child"),
+        "on_timeout": Field("choice", choices=("fail", "partial"), help="whether what is done by then is enough"),
+        "max_children": Field("count", help="most parts an item may have"),
+        "max_open": Field("count", help="most parts at work at once, an item"),
+        "on_excess": Field("choice", choices=("fail", "truncate"), help="when there are more"),
+        "on_error": Field("choice", choices=("dead_letter", "skip", "fail"), help="when the join fails"),
+    },
+    _from_file,
+    "splits an item into parts that are worked on in parallel",
+)
