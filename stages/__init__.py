@@ -1,8 +1,8 @@
 """What one can put into a pipeline: agents, functions, and the patterns they stand in.
 
-    from stages import agent, parallel, quorum
+from stages import agent, parallel, quorum
 
-    research = parallel("views", a=agent(...), b=agent(...), join=quorum(1)) | agent("report", ...)
+research = parallel("views", a=agent(...), b=agent(...), join=quorum(1)) | agent("report", ...)
 """
 
 from pipeline.core.joins import first, quorum

@@ -104,7 +104,9 @@ def agent(
 def _refuse_ignored(thing: object, ignored: list[str]) -> None:
     if not is_agent(thing):
         what = getattr(thing, "__name__", type(thing).__name__)
-        raise DefinitionError(Problem(None, None, f"{what!r} is not an agent", "it needs a name and process(prompt, state)"))
+        raise DefinitionError(
+            Problem(None, None, f"{what!r} is not an agent", "it needs a name and process(prompt, state)")
+        )
     if ignored:
         name = getattr(thing, "name", None) or getattr(thing, "__name__", None)
         raise DefinitionError(

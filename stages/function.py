@@ -107,7 +107,9 @@ class MapStage(FunctionStage):
         if type(result) is Item:
             return result
         _, state, frame, missing = item
-        return Item(result, ConversationState(state.messages, Outputs(state.outputs, self.name, result)), frame, missing)
+        return Item(
+            result, ConversationState(state.messages, Outputs(state.outputs, self.name, result)), frame, missing
+        )
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,9 @@ def name_of(function: Callable[..., object]) -> str:
     """The name of a function's stage: its own. A lambda has none, so its stage is to be named."""
     name = getattr(function, "__name__", type(function).__name__)
     if name == "<lambda>":
-        raise DefinitionError(Problem(None, "name", "a lambda has no name", "pass name='…', so that its output can be found"))
+        raise DefinitionError(
+            Problem(None, "name", "a lambda has no name", "pass name='…', so that its output can be found")
+        )
     return str(name)
 
 

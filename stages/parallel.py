@@ -20,7 +20,7 @@ class ParallelStage(Composite):
     """Every branch gets the item; its value is a mapping from label to output, in declaration order, without the
     missing; with `any` it is the winner's output."""
 
-    branches: tuple[tuple[str, Stage], ...] = ()
+    branches: tuple[tuple[str, Stage], ...]
     join: Join = Join()
     timeout: float | None = None
     on_timeout: OnTimeout | None = None

@@ -40,8 +40,8 @@ _DEFAULT = "default"
 class RouteStage(Stage):
     """Chooses a body by label. Its value is the chosen body's output, and `<name>_label` is the label."""
 
-    by: By = str
-    cases: tuple[tuple[str, Stage], ...] = ()
+    by: By
+    cases: tuple[tuple[str, Stage], ...]
     default: Stage | None = None
     on_error: RouteOnError | None = None
 
@@ -161,7 +161,7 @@ def labelled(item: Item, key: str, label: object) -> Item:
 class SwitchStage(Composite):
     """Sends each item to the body of the label that stands in its outputs."""
 
-    cases: tuple[tuple[str, Stage], ...] = ()
+    cases: tuple[tuple[str, Stage], ...]
     default: Stage | None = None
     on_error: OnError | None = None
 
@@ -190,7 +190,9 @@ class SwitchStage(Composite):
         if not any(label == known for known, _ in self.cases):
             if self.default is None:
                 known = ", ".join(repr(label) for label, _ in self.cases)
-                raise ItemError(f"label {label!r} has no case and there is no default; cases: {known}", type="UnknownLabel")
+                raise ItemError(
+                    f"label {label!r} has no case and there is no default; cases: {known}", type="UnknownLabel"
+                )
             label = _DEFAULT
         group = Group(run.joiner, item)
         sends = [(str(label), member(item, group.add(str(label))))]

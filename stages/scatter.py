@@ -32,12 +32,13 @@ if TYPE_CHECKING:
 Split: TypeAlias = Callable[[object], object] | Expression
 OnExcess: TypeAlias = Literal["fail", "truncate"]
 
+
 @dataclass(frozen=True)
 class ScatterStage(Stage):
     """Splits an item into parts, each a member of its group. The value is `gather`'s output, or the list of outputs."""
 
-    split: Split = list
-    each: Stage | None = None
+    split: Split
+    each: Stage
     gather: Stage | None = None
     join: Join = Join()
     timeout: float | None = None
@@ -49,7 +50,11 @@ class ScatterStage(Stage):
 
     def parts(self) -> tuple[Stage, ...]:
         children = ChildrenStage(self.name, self)
-        return (children,) if self.gather is None else (children, GatherStage(f"{self.name}.gather", self.gather, self.on_error, self.name))
+        return (
+            (children,)
+            if self.gather is None
+            else (children, GatherStage(f"{self.name}.gather", self.gather, self.on_error, self.name))
+        )
 
     def produces(self) -> Mapping[str, Fields | None]:
         return {self.name: None}
@@ -60,13 +65,11 @@ class ScatterStage(Stage):
 
 @dataclass(frozen=True)
 class ChildrenStage(Composite):
-    """The fan-out of a scatter: one member a part, in order; the value is the list of their outputs, less the missing."""
+    """The fan-out of a scatter: one member a part, in order; the value is the list of outputs, less the missing."""
 
-    options: ScatterStage = ScatterStage("scatter")
+    options: ScatterStage
 
     def bodies(self) -> Mapping[str, Body]:
-        if self.options.each is None:
-            return {}
         most = self.options.max_children if self.options.max_open is None else self.options.max_open
         return {"each": Body(self.options.each, frozenset({"part"}), min(most, self.options.max_children))}
 
@@ -82,8 +85,6 @@ class ChildrenStage(Composite):
     def problems(self, *, in_body: bool) -> tuple[Problem, ...]:
         found: list[Problem] = []
         options = self.options
-        if options.each is None:
-            found.append(Problem(self.name, "each", "has no stages", "give the stages that work on a part"))
         for option, value in (("max_children", options.max_children), ("max_open", options.max_open)):
             if value is not None and (type(value) is not int or value < 1):
                 found.append(Problem(self.name, option, f"must be a whole number of at least 1, got {value!r}"))
@@ -117,7 +118,9 @@ class ChildrenStage(Composite):
             group.fail(Failure.of(error, self.name))
             return
         if truncated and options.on_excess == "fail":
-            text = f"split gave more than max_children {options.max_children} parts; raise it, or set on_excess: truncate"
+            text = (
+                f"split gave more than max_children {options.max_children} parts; raise it, or set on_excess: truncate"
+            )
             group.fail(Failure.of(ItemError(text, type="TooManyChildren"), self.name))
             return
         if truncated:
@@ -145,15 +148,15 @@ class ChildrenStage(Composite):
 class GatherStage(Composite):
     """The synthesis of a scatter: a body over the list of outputs, which its templates see as `parts`."""
 
-    body: Stage | None = None
-    on_error: OnError | None = None
-    output_key: str = ""
+    body: Stage
+    on_error: OnError | None
+    output_key: str
 
     def produces(self) -> Mapping[str, Fields | None]:
         return {self.output_key: None}
 
     def bodies(self) -> Mapping[str, Body]:
-        return {} if self.body is None else {"gather": Body(self.body, frozenset({"parts"}))}
+        return {"gather": Body(self.body, frozenset({"parts"}))}
 
     def failing(self) -> OnError | None:
         return self.on_error
@@ -193,7 +196,9 @@ def scatter(
     on_excess: OnExcess = "fail",
     on_error: OnError | None = None,
 ) -> ScatterStage:
-    """Split each item into parts and work on them in parallel: `scatter("dig", split="{{ plan.questions }}", each=...)`.
+    """Split each item into parts and work on them in parallel.
+
+    `scatter("dig", split="{{ plan.questions }}", each=agent("worker", ...))`
 
     `split` is a function of the payload or an expression; it gives a list, or an iterator, which may be async and is
     paused while `max_open` children are alive. `max_children` is the most that an item may have: more fails it, unless

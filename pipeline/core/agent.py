@@ -119,7 +119,7 @@ class AgentStage(LeafStage):
         return cast(AgentFunction, getattr(self.agent, "process", self.agent))
 
     def templates(self) -> Mapping[str, Template]:
-        own = self.agent.templates() if isinstance(self.agent, HasTemplates) else {}
+        own: Mapping[str, Template] = self.agent.templates() if isinstance(self.agent, HasTemplates) else {}
         return {**own, "prompt": self.prompt} if self.prompt is not None else own
 
     def produces(self) -> Mapping[str, Fields | None]:

@@ -164,8 +164,9 @@ class CompositeRun:
             self._senders.release_on_behalf_of(group)
 
     async def _send_blocked(self, group: Group, blocked: Sequence[tuple[Outbox, Item]]) -> None:
+        outer = group.scope
         with CancelScope() as scope:
-            outer, group.scope = group.scope, scope
+            group.scope = scope
             if group.closed:
                 scope.cancel()
             async with create_task_group() as tg:

@@ -23,6 +23,7 @@ from pipeline.core.streams import BURST, BURST_SECONDS
 
 SourceLike: TypeAlias = "Source | Iterable[object] | AsyncIterable[object]"
 
+
 def as_input(value: object) -> Input:
     """Read what code gives as a record: a prompt, fields, an `Input`, or any object for the first stage."""
     if isinstance(value, Input):
@@ -34,14 +35,17 @@ def as_input(value: object) -> Input:
     return Input(value)
 
 
-async def feed(machine: Machine, source: SourceLike) -> None:
-    """Admit the records of `source` until it ends or the run drains. What it raises ends the run when all has settled."""
+async def feed(machine: Machine, source: object) -> None:
+    """Admit the records of `source` until it ends or the run drains. What it raises ends the run, once all has
+    settled."""
     try:
         with CancelScope() as scope:
-            if isinstance(source, Iterable) and not isinstance(source, str | bytes | Mapping):
-                await _feed_now(machine, iter(cast("Iterable[object]", source)), scope)
+            if isinstance(source, str | bytes | Mapping):
+                raise SourceError("a source is an iterable of prompts, not one prompt or record; put it in a list")
+            if isinstance(source, Iterable):
+                await _feed_now(machine, iter(source), scope)
             elif isinstance(source, AsyncIterable):
-                records = aiter(cast("AsyncIterable[object]", source))
+                records = aiter(source)
                 try:
                     await _feed_later(machine, records, scope)
                 finally:
@@ -50,10 +54,8 @@ async def feed(machine: Machine, source: SourceLike) -> None:
                 async with source.open() as records:
                     await _feed_later(machine, records, scope)
             else:
-                raise SourceError(
-                    f"a source is an iterable or async iterable of prompts, or a Source; got {type(source).__name__}"
-                    + ("; put it in a list" if isinstance(source, str | bytes | Mapping) else "")
-                )
+                what = type(source).__name__
+                raise SourceError(f"a source is an iterable or async iterable of prompts, or a Source; got {what}")
     except Exception as error:
         machine.source_failed(error)
     finally:

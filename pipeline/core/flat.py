@@ -1,10 +1,13 @@
 """One item that becomes many on the top-level chain: each child leaves a record of its own, and the root settles with
 the worst of their outcomes.
 
-Nothing joins the children, so a `FlatGroup` is a fold that counts: who has not ended, and whose record nobody has taken.
+Nothing joins the children, so a `FlatGroup` is a fold that only counts: who has not ended, and whose record nobody has
+taken.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import anyio
 
@@ -76,7 +79,7 @@ class FlatGroup:
         self._note(outcome.status)
         if outcome.status not in ("skipped", "cancelled"):
             self.undelivered += 1
-            record = record_of(frame.root, outcome)._replace(id=child_id(frame), parent=frame.root.id)
+            record = replace(record_of(frame.root, outcome), id=child_id(frame), parent=frame.root.id)
             self.window.results.deliver(Delivery(frame, self, record))
         self.ended(frame)
 
@@ -108,7 +111,8 @@ class FlatGroup:
     # -- settling -----------------------------------------------------------------------------------------------
 
     def _note(self, status: Status) -> None:
-        self.worst = max(self.worst, status, key=_RANK.index)
+        if _RANK.index(status) > _RANK.index(self.worst):
+            self.worst = status
 
     def _advance(self, *, ended: bool) -> None:
         self.room.set()
@@ -139,8 +143,8 @@ class FlatGroup:
 def child_id(frame: Frame) -> str:
     """`id#k`, and `id#k#j` for a child's child."""
     slots: list[str] = []
-    step: Frame | None = frame
-    while step is not None and step.parent is not None:
+    step = frame
+    while step.parent is not None:
         slots.append(step.slot)
         step = step.parent
     return "#".join([frame.root.id, *reversed(slots)])

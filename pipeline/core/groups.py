@@ -36,7 +36,8 @@ class Group:
     """
 
     __slots__ = (
-        "closed", "complete", "failed", "item", "joiner", "members", "ok", "outcomes", "room", "scope", "skipped", "started"
+        "closed", "complete", "failed", "item", "joiner", "members",
+        "ok", "outcomes", "room", "scope", "skipped", "started",
     )  # fmt: skip
 
     def __init__(self, joiner: Joiner, item: Item) -> None:
@@ -183,8 +184,8 @@ Reject = Callable[[Item, Failure], None]
 class Joiner:
     """The groups of one composite in one run, and the way out for what they join.
 
-    `combine` makes the joined item of a decided group (None: every member was skipped, and so is the item); `reject` fails the item that
-    entered. Both are synchronous.
+    `combine` makes the joined item of a decided group (None: every member was skipped, and so is the item); `reject`
+    fails the item that entered. Both are synchronous.
     """
 
     def __init__(self, label: str, rules: Rules, combine: Combine, reject: Reject) -> None:
@@ -252,9 +253,7 @@ class Joiner:
             if first.failure is not None:
                 return first.failure
         planned = f"planned {len(group.members)}, needed {join.k}, {tally.ok} succeeded"
-        reasons = [
-            f"{slot}: {outcome.failure.message}" for slot, outcome in group.outcomes.items() if outcome.failure
-        ]
+        reasons = [f"{slot}: {outcome.failure.message}" for slot, outcome in group.outcomes.items() if outcome.failure]
         return Failure.of(ItemError("; ".join([planned, *reasons]), type="JoinFailed"), self.label)
 
     # -- the composite's tasks ----------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """What travels on the edges: an `Item`, and the `Frame` that says whose life it is part of.
 
-An item is a value. Its lineage is a stack of frames, innermost first, whose bottom is the root; each frame is one member
-of one group and is resolved once. The frame is what can change: it is revoked, visited, retired, and it counts.
+An item is a value. Its lineage is a stack of frames, innermost first, whose bottom is the root; each frame is one
+member of one group and is resolved once. The frame is what can change: it is revoked, visited, retired, and it counts.
 """
 
 from __future__ import annotations
@@ -72,15 +72,13 @@ class Inner(Protocol):
 class Frame:
     """One member of one fan-out: where an item's life is accounted for.
 
-    The group and the slot never change. What can change: `revoked` and `retired` (each set once), `visitor` (who has the
-    item in hand), `inner` (the group that holds it), `touched`.
+    The group and the slot never change. What can change: `revoked` and `retired` (each set once), `visitor` (who has
+    the item in hand), `inner` (the group that holds it), `touched`.
     """
 
     __slots__ = ("group", "inner", "names", "parent", "retired", "revoked", "root", "slot", "touched", "visitor")
 
-    def __init__(
-        self, group: Fold, slot: str, parent: Frame, names: Mapping[str, object] | None = None
-    ) -> None:
+    def __init__(self, group: Fold, slot: str, parent: Frame, names: Mapping[str, object] | None = None) -> None:
         self.group = group
         self.slot = slot
         self.parent: Frame | None = parent
@@ -110,7 +108,9 @@ class Frame:
     def retire(self) -> None:
         """Say that nothing of the item is left anywhere."""
         if self.retired:
-            raise InvariantError(f"an item of root {self.root.id} was resolved twice, in {self.group.label or 'the run'!r}")
+            raise InvariantError(
+                f"an item of root {self.root.id} was resolved twice, in {self.group.label or 'the run'!r}"
+            )
         self.retired = True
         self.root.shrink()
 

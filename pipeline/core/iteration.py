@@ -1,4 +1,4 @@
-"""Iterating what a user's function gave, whatever kind of iterable it is, and closing it in the task that iterates it."""
+"""Iterating what a user's function gave, whatever iterable it is, and closing it in the task that iterates it."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ async def each_of(result: object, what: str) -> AsyncGenerator[object]:
     """
     if inspect.isawaitable(result):
         result = await cast("Awaitable[object]", result)
+    if isinstance(result, str | bytes | Mapping):
+        raise ItemError(
+            f"{what} has to give a list or an iterator, got one {type(cast(object, result)).__name__}", type="NotAList"
+        )
     if isinstance(result, AsyncIterable):
         stream = aiter(cast("AsyncIterable[object]", result))
         try:
@@ -28,7 +32,7 @@ async def each_of(result: object, what: str) -> AsyncGenerator[object]:
                 yield member
         finally:
             await close(stream)
-    elif isinstance(result, Iterable) and not isinstance(result, str | bytes | Mapping):
+    elif isinstance(result, Iterable):
         for member in cast("Iterable[object]", result):
             yield member
     else:

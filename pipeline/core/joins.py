@@ -17,8 +17,8 @@ Verdict: TypeAlias = Literal["ok", "partial", "failed"]
 class Join:
     """Which members a group waits for.
 
-    `all`: every one, the first failure ends it. `first(k)`: the k-th ok ends it, the rest is revoked. `quorum(k)`: every
-    one or the timeout, at least k of them ok.
+    `all`: every one, the first failure ends it. `first(k)`: the k-th ok ends it, the rest is revoked. `quorum(k)`:
+    every one or the timeout, at least k of them ok.
     """
 
     rule: Rule = "all"

@@ -1,7 +1,8 @@
 """Stages that visit one item at a time: what authors write.
 
 A subclass gives `bind`, which makes the run-scoped function that visits items; the workers around it are the engine's
-(`pipeline.core.workers`). The simple way in for authors is `async def process(self, item)` on a subclass of `LeafStage`.
+(`pipeline.core.workers`). The simple way in for authors is `async def process(self, item)` on a subclass of
+`LeafStage`.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ class LeafStage(Stage):
 
     def problems(self, *, in_body: bool) -> tuple[Problem, ...]:
         if type(self.concurrency) is not int or self.concurrency < 1:
-            return (Problem(self.name, "concurrency", f"must be a whole number of at least 1, got {self.concurrency!r}"),)
+            return (
+                Problem(self.name, "concurrency", f"must be a whole number of at least 1, got {self.concurrency!r}"),
+            )
         return ()
 
 
@@ -89,5 +92,7 @@ def accepts(function: Callable[..., object], count: int) -> bool:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # some builtins have no signature
         return False
-    required = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty]
+    required = [
+        p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
+    ]
     return len(required) >= count

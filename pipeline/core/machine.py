@@ -7,7 +7,7 @@ decides is synchronous and lives in the window, the groups and the results; here
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -93,7 +93,7 @@ class Machine:
 
     # -- tasks --------------------------------------------------------------------------------------------------
 
-    async def run(self, feed: Callable[[], Awaitable[None]] | None, intake: bool) -> None:
+    async def run(self, feed: Callable[[], Coroutine[object, object, None]] | None, intake: bool) -> None:
         """Run everything until the stages have seen the end of their input, or until `abort`."""
         self.entry = self.scope.open_edge(fuse(self.pipeline.stage.parts())[0])
         self.entrances = (feed is not None) + intake
@@ -116,7 +116,7 @@ class Machine:
             self.entry.outbox.close()
             self.results.end()
 
-    def keep(self, function: Callable[..., Awaitable[None]], *args: object) -> None:
+    def keep(self, function: Callable[..., Coroutine[object, object, None]], *args: object) -> None:
         """Start a task that lives until it ends or the run does, whoever asked for it."""
         if self._tasks is None:
             raise InvariantError("a task was started outside the run")
@@ -136,7 +136,7 @@ class Machine:
             await self._deadlines.run()
 
     async def run_intake(self) -> None:
-        """Send submitted roots in. Their submitters wait elsewhere, so that a host's cancellation cannot split a send."""
+        """Send submitted roots in. Submitters wait elsewhere, so that a host's cancellation cannot split a send."""
         try:
             while not self.draining:
                 while self.submitted:

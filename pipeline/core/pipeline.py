@@ -8,16 +8,16 @@ The context manager owns the tasks; results are an object, never a generator tha
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeVar
+from typing import cast
 
 import anyio
 from anyio import create_task_group
 
-from pipeline.core.errors import DefinitionError, Problem
+from pipeline.core.errors import DefinitionError, Failure, ItemError, Problem
 from pipeline.core.feeder import SourceLike, feed
 from pipeline.core.machine import Machine
 from pipeline.core.ports import Resource, Sink
@@ -26,8 +26,6 @@ from pipeline.core.run import Run
 from pipeline.core.stage import ERROR_ACTIONS, OnError, Stage, as_stage
 from pipeline.core.statistics import Statistics
 from pipeline.core.topology import Bounds, bounds, fuse, problems, walk
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ class Pipeline:
     # -- running ------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def open(self, source: SourceLike | None = None) -> AsyncIterator[Run]:
+    async def open(self, source: SourceLike | None = None) -> AsyncGenerator[Run]:
         """Start a run over `source`, and for `run.submit`. Enter and leave it in one task.
 
         Leaving the block early aborts the run: everything in flight is cancelled and closed before the block is left.
@@ -88,8 +86,7 @@ class Pipeline:
                 watch(run)
             results = run.results
             while (delivery := await results.take()) is not None:
-                await sink.write(delivery.record)
-                delivery.fold.delivered(delivery.frame, delivery.record)
+                delivery.fold.delivered(delivery.frame, await _written(sink, delivery.record))
         return run.statistics()
 
     async def collect(self, source: SourceLike) -> list[Record]:
@@ -103,7 +100,7 @@ class Pipeline:
             return portal.call(partial(self.collect, source))
 
     @asynccontextmanager
-    async def _execution(self, source: SourceLike | None, *, intake: bool) -> AsyncIterator[Run]:
+    async def _execution(self, source: SourceLike | None, *, intake: bool) -> AsyncGenerator[Run]:
         machine = Machine(self, dict(self.variables))
         try:
             async with AsyncExitStack() as resources:
@@ -135,18 +132,27 @@ class Pipeline:
             right = ", ".join(ERROR_ACTIONS)
             found.append(Problem(None, "on_error", f"must be one of {right}, or a function, got {self.on_error!r}"))
         if self.item_timeout is not None and not self.item_timeout > 0:
-            found.append(Problem(None, "item_timeout", f"must be a number of seconds above 0, got {self.item_timeout!r}"))
+            found.append(
+                Problem(None, "item_timeout", f"must be a number of seconds above 0, got {self.item_timeout!r}")
+            )
         if self.max_failures is not None and self.max_failures < 0:
             found.append(Problem(None, "max_failures", f"must not be negative, got {self.max_failures!r}"))
         return tuple(found)
 
 
+async def _written(sink: Sink, record: Record) -> Record:
+    """Write `record` and return it; one that the sink cannot express is written, and returned, as failed."""
+    try:
+        await sink.write(record)
+    except ItemError as error:
+        record = replace(record, status="failed", output=None, outputs={}, error=Failure.of(error, None))
+        await sink.write(record)
+    return record
+
+
 def _single(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The one exception in `group`, if it is only one; else the group, with all of them."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        members: tuple[BaseException, ...] = error.exceptions
-        if len(members) != 1:
-            return error
-        error = members[0]
-    return error
+    if len(group.exceptions) != 1:
+        return group
+    (error,) = group.exceptions
+    return _single(cast("BaseExceptionGroup[BaseException]", error)) if isinstance(error, BaseExceptionGroup) else error

@@ -7,6 +7,7 @@ that differs between two runs with the same answers.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -37,7 +38,8 @@ class Input(NamedTuple):
     defect: ItemError | None = None
 
 
-class Record(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Record:
     """The outcome of one root."""
 
     id: str

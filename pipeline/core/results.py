@@ -128,8 +128,8 @@ class Results:
 def _child_order(delivery: Delivery) -> tuple[int, ...]:
     """Children in the order in which they were made."""
     slots: list[int] = []
-    frame: Frame | None = delivery.frame
-    while frame is not None and frame.parent is not None:
+    frame = delivery.frame
+    while frame.parent is not None:
         slots.append(int(frame.slot))
         frame = frame.parent
     return tuple(reversed(slots))

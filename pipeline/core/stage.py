@@ -56,7 +56,7 @@ class Stage(ABC):
     def __ror__(self, other: object) -> Chain:
         return Chain.of(other, self)
 
-    # What the pipeline asks of a definition before it runs it. A leaf without templates, bodies or resources keeps these.
+    # What the pipeline asks of a definition before it runs it. A leaf without templates or bodies keeps these.
 
     def parts(self) -> tuple[Stage, ...]:
         """The stages that are wired for this one, in order."""

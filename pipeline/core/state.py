@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One chat message. `name` is the agent that wrote it, if one did."""

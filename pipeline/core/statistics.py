@@ -82,8 +82,7 @@ class Statistics:
             + (", paused" if window.paused else ""),
         ]
         edges = {edge.name: edge for edge in self.edges}
-        for stage in self.stages:
-            lines.append(_stage_line(stage, edges.pop(stage.name, None)))
+        lines += [_stage_line(stage, edges.pop(stage.name, None)) for stage in self.stages]
         lines += [f"edge    {edge.name}: {_edge_text(edge)}" for edge in edges.values()]
         lines += [
             f"group   {group.label}: {group.open} open of {group.opened}, {group.waiting} joined wait for room"
@@ -99,7 +98,8 @@ def _stage_line(stage: StageStatistics, edge: EdgeStatistics | None) -> str:
     sleeping = f", {slots.sleeping} sleeping" if slots.sleeping else ""
     queue = f"; queue {_edge_text(edge)}" if edge else ""
     return (
-        f"stage   {stage.name}: {stage.received} in, {stage.emitted} out, {stage.skipped} skipped, {stage.failed} failed; "
+        f"stage   {stage.name}: {stage.received} in, {stage.emitted} out, "
+        f"{stage.skipped} skipped, {stage.failed} failed; "
         f"slots {slots.borrowed}/{slots.total}{sleeping}{queue}; "
         f"busy {stage.busy:.1f} s, waiting {stage.waiting:.1f} s, blocked {stage.blocked:.1f} s"
     )

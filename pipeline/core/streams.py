@@ -1,7 +1,7 @@
 """Where edges are opened: the one place, and it refuses an unbounded one.
 
-An edge is an anyio memory object stream. Stages try the synchronous half first and wait only when they must; the waiting
-half passes a checkpoint, and no more than `BURST` items or `BURST_SECONDS` go by without one.
+An edge is an anyio memory object stream. Stages try the synchronous half first and wait only when they must; the
+waiting half passes a checkpoint, and no more than `BURST` items or `BURST_SECONDS` go by without one.
 """
 
 from __future__ import annotations

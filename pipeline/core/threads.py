@@ -60,9 +60,7 @@ class Threads:
         """Hold the unit until the thread ends; a task of the run, so only the end of the run abandons it."""
         self._machine.threads += 1
         try:
-            call.result = await to_thread.run_sync(
-                function, *args, abandon_on_cancel=True, limiter=self._unlimited
-            )
+            call.result = await to_thread.run_sync(function, *args, abandon_on_cancel=True, limiter=self._unlimited)
         except Exception as error:
             call.error = error
         self._machine.threads -= 1

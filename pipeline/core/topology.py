@@ -95,9 +95,13 @@ def _duplicates(stage: Stage) -> Iterator[Problem]:
     seen: set[str] = set()
     for part in walk(stage):
         if part.name in seen:
-            yield Problem(part.name, None, f"there is already a stage named {part.name!r}", "names are unique in a pipeline")
+            yield Problem(
+                part.name, None, f"there is already a stage named {part.name!r}", "names are unique in a pipeline"
+            )
         if part.name in COMMON_NAMES:
-            yield Problem(part.name, None, f"a stage cannot be named {part.name!r}", "templates use that name for the record")
+            yield Problem(
+                part.name, None, f"a stage cannot be named {part.name!r}", "templates use that name for the record"
+            )
         seen.add(part.name)
 
 

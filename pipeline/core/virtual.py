@@ -51,8 +51,8 @@ def virtual(backend: str, *, patience: float = PATIENCE) -> VirtualTime:
     """Give the arguments of `anyio.run` for one run in virtual time; a second run needs a second call.
 
     The run raises `Stalled` (on trio inside the exception group of a task group, if the main task waits in one) when
-    nothing can happen any more, or when worker threads or processes have been out for `patience` real seconds with every task
-    waiting. Raises `ValueError` for an unknown backend.
+    nothing can happen any more, or when worker threads or processes have been out for `patience` real seconds with
+    every task waiting. Raises `ValueError` for an unknown backend.
     """
     if backend == "asyncio":
         return VirtualTime(backend=backend, backend_options=_asyncio_options(patience))

@@ -5,7 +5,7 @@ Made when a stage's function asks for it, so that a plain stage pays nothing.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -69,7 +69,7 @@ class Visit:
         self.item.frame.root.charge(usage, cost)
 
     @asynccontextmanager
-    async def without_slot(self) -> AsyncIterator[None]:
+    async def without_slot(self) -> AsyncGenerator[None]:
         """Give the slot back for the length of the block (a wait between attempts), then take one again.
 
         Raises `CallsClosed` at once, or out of the block, when the run stops making calls.

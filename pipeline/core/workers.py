@@ -140,9 +140,8 @@ class Worker:
                 if not frame.touched:
                     frame.touch()
                 meter.received += 1
-                result = process(item, self)
-                if result is not None and type(result) is not Item:
-                    result = await result
+                visited = process(item, self)
+                result = visited if visited is None or isinstance(visited, Item) else await visited
             except Exception as error:
                 frame.visitor = None
                 self.release()
