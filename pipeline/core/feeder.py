@@ -43,9 +43,9 @@ async def feed(machine: Machine, source: object) -> None:
             if isinstance(source, str | bytes | Mapping):
                 raise SourceError("a source is an iterable of prompts, not one prompt or record; put it in a list")
             if isinstance(source, Iterable):
-                await _feed_now(machine, iter(source), scope)
+                await _feed_now(machine, iter(cast("Iterable[object]", source)), scope)
             elif isinstance(source, AsyncIterable):
-                records = aiter(source)
+                records = aiter(cast("AsyncIterable[object]", source))
                 try:
                     await _feed_later(machine, records, scope)
                 finally:
