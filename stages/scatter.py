@@ -108,6 +108,8 @@ class ChildrenStage(Composite):
         try:
             async with aclosing(parts_of(options.split, group.item)) as parts:
                 async for part in parts:
+                    if group.closed:
+                        return
                     if len(group.members) >= options.max_children:
                         truncated = True
                         break

@@ -63,8 +63,9 @@ class Group:
         return len(self.members) - len(self.outcomes)
 
     def add(self, slot: str, names: Mapping[str, object] | None = None) -> Frame:
-        """Add a member. Its frame is to be sent out on an item, or retired."""
+        """Add a member. Its frame is to be sent out on an item, or retired; added too late, it is revoked already."""
         frame = Frame(self, slot, self.item.frame, names)
+        frame.revoked = self.closed
         self.members[slot] = frame
         return frame
 

@@ -1,0 +1,136 @@
+"""Every file in configs/ is run, on both backends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio
+import pytest
+
+from pipeline import Pipeline, Record
+from pipeline.config.description import load
+from pipeline.config.document import read_document
+from pipeline.core.codec import encode
+
+CONFIGS = Path(__file__).parent.parent.parent / "configs"
+PROMPTS = (CONFIGS / "prompts.txt").read_text(encoding="utf-8").splitlines()
+SIMULATED = ["sequential", "parallel", "article", "coordinator", "research"]
+
+
+def pipeline_of(name: str, *overrides: str, ordered: bool = True) -> Pipeline:
+    described = load(CONFIGS / f"{name}.yaml", overrides=overrides)
+    return Pipeline(described.stages, variables=described.vars, **{**described.options, "ordered": ordered})
+
+
+def lines(records: Sequence[Record]) -> bytes:
+    return b"\n".join(encode(record.standard()) for record in records)
+
+
+def quick(*overrides: str) -> tuple[str, ...]:
+    return ("models.fake.latency=1ms", *overrides)
+
+
+def test_the_prompts_are_the_three_of_the_article() -> None:
+    assert PROMPTS == [
+        "What are the latest AI trends?",
+        "Summarize recent LLM research",
+        "Identify key challenges in multi-agent systems",
+    ]
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+async def test_every_prompt_gives_an_ok_record(name: str) -> None:
+    records = await pipeline_of(name, *quick()).collect(PROMPTS)
+    assert [record.status for record in records] == ["ok"] * 3
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_both_backends_give_the_same_bytes_in_input_order(name: str) -> None:
+    pipe = pipeline_of(name, *quick("models.fake.latency=uniform:1ms..20ms"))
+    on_asyncio, on_trio = (anyio.run(pipe.collect, PROMPTS, backend=backend) for backend in ("asyncio", "trio"))
+    assert lines(on_asyncio) == lines(on_trio)
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+async def test_another_seed_gives_another_text(name: str) -> None:
+    seven = await pipeline_of(name, *quick()).collect(PROMPTS)
+    eight = await pipeline_of(name, *quick("models.fake.seed=8")).collect(PROMPTS)
+    assert [record.id for record in seven] == [record.id for record in eight]
+    assert all(a.output != b.output for a, b in zip(seven, eight, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "places"),
+    [
+        ("sequential", ["analyst", "historian", "skeptic"]),
+        ("parallel", ["research.analyst", "research.historian", "research.skeptic"]),
+        ("article", ["findings.trends", "findings.research", "findings.challenges"]),
+    ],
+)
+async def test_a_made_up_prompt_shows_in_the_answer_of_every_agent_it_reaches(name: str, places: list[str]) -> None:
+    prompt = "Why do herons stand on one leg, exactly 7319 times?"
+    (record,) = await pipeline_of(name, *quick()).collect([prompt])
+    for place in places:
+        value: object = record.outputs
+        for key in place.split("."):
+            value = value[key]  # type: ignore[index]
+        assert prompt in str(value)
+
+
+async def test_the_same_agents_stand_in_sequence_and_in_parallel() -> None:
+    def agents(node: object) -> list[object]:
+        if isinstance(node, dict):
+            found = [node] if "agent" in node else []
+            return found + [agent for value in node.values() for agent in agents(value)]
+        return [agent for value in node for agent in agents(value)] if isinstance(node, list) else []
+
+    import yaml
+
+    files = [yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()) for name in ("sequential", "parallel")]
+    assert agents(files[0]["stages"]) == agents(files[1]["stages"])
+    assert files[0]["models"] == files[1]["models"]
+
+
+async def test_research_asks_ten_subagents_and_the_writer_sees_all_their_findings() -> None:
+    (record,) = await pipeline_of("research", *quick()).collect(["herons"])
+    assert record.usage.requests == 12
+    assert len(record.outputs["lead"]["questions"]) == 10  # type: ignore[index, call-overload]
+
+
+async def test_research_makes_do_with_eight_of_ten() -> None:
+    pipe = pipeline_of("research", *quick("models.fake.fail_when=questions 3"))
+    (record,) = await pipe.collect(["herons"])
+    assert record.status == "partial"
+    assert record.missing == ("findings.2",)
+
+
+async def test_the_article_keeps_what_two_of_three_researchers_found() -> None:
+    pipe = pipeline_of("article", *quick("models.fake.fail_when=Identify key challenges"))
+    (record,) = await pipe.collect(["software teams"])
+    assert record.status == "partial"
+    assert record.missing == ("findings.challenges",)
+    assert list(record.output) == ["trends", "research"]  # type: ignore[call-overload]
+
+
+async def test_the_coordinator_asks_one_specialist_only() -> None:
+    records = await pipeline_of("coordinator", *quick()).collect(PROMPTS)
+    assert [record.usage.requests for record in records] == [3, 3, 3]
+    assert {record.outputs["answer_label"] for record in records} <= {"trends", "research", "engineering"}
+
+
+def test_every_commented_option_of_the_openai_file_is_one_that_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (CONFIGS / "openai.yaml").read_text(encoding="utf-8")
+    kept: list[str] = []
+    for line in text.splitlines():
+        body = line.lstrip()
+        uncommented = body.removeprefix("# ")
+        is_option = body.startswith("# ") and uncommented.split(":")[0].isidentifier() and line.startswith("  ")
+        kept.append(line[: len(line) - len(body)] + uncommented if is_option else line)
+    from pipeline.config.description import load_text
+
+    described = load_text("\n".join(kept), "openai.yaml", environment={})
+    pipe = Pipeline(described.stages, variables=described.vars, **described.options)
+    assert pipe.buffer_size == 1
+    assert described.models.keys() == {"gpt", "fake"}
+    assert read_document("\n".join(kept).encode(), "openai.yaml")

@@ -1,0 +1,57 @@
+"""What the README says is run: its example, its commands' files, its tables."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def example() -> str:
+    found = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def test_the_embedding_example_has_at_most_twelve_lines() -> None:
+    assert len([line for line in example().splitlines() if line.strip()]) <= 12
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_the_embedding_example_prints_a_record_for_each_prompt(backend: str, tmp_path: Path) -> None:
+    code = example().replace("anyio.run(main)", f"anyio.run(main, backend={backend!r})")
+    assert backend in code
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT, timeout=60
+    )
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("ok [simulated sim/default") for line in lines)
+    assert "first prompt" in done.stdout
+    assert "second prompt" in done.stdout
+
+
+def test_every_file_that_the_readme_links_exists() -> None:
+    linked = re.findall(r"\]\((?!http)([^)]+)\)", README)
+    assert linked
+    assert [path for path in linked if not (ROOT / path).exists()] == []
+
+
+def test_every_config_that_the_readme_names_exists() -> None:
+    named = set(re.findall(r"configs/[\w.]+", README))
+    assert named
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+def test_the_two_commands_are_each_one_line() -> None:
+    for mark in ("run", "test"):
+        found = re.search(rf"<!-- {mark} command -->\n```sh\n(.*?)```", README, re.DOTALL)
+        assert found is not None
+        assert len(found[1].splitlines()) == 1
