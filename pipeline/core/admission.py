@@ -74,10 +74,13 @@ class Root(Frame):
             self.window.release()
 
     def charge(self, usage: Usage, cost: Cost | None) -> None:
-        """Add an attempt to the account of this root."""
+        """Add an attempt to the account of this root, and of the run."""
+        window = self.window
         self.usage = self.usage + usage
+        window.usage = window.usage + usage
         if cost is not None:
             self.cost = cost if self.cost is None else self.cost + cost
+            window.cost = cost if window.cost is None else window.cost + cost
 
 
 class Reply:
@@ -137,6 +140,8 @@ class Window:
         self.in_flight = 0
         self.alive = 0
         self.peak = 0
+        self.usage = NO_USAGE
+        self.cost: Cost | None = None
         self.admitted = 0
         self.counts: dict[Status, int] = dict.fromkeys(STATUSES, 0)  #: settled roots
         self.ended: dict[Status, int] = dict.fromkeys(STATUSES, 0)  #: roots with an outcome, taken or not

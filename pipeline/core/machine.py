@@ -7,7 +7,7 @@ decides is synchronous and lives in the window, the groups and the results; here
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -78,9 +78,9 @@ class Machine:
 
     # -- resources ----------------------------------------------------------------------------------------------
 
-    async def open_resources(self, stack: AsyncExitStack) -> None:
-        """Open what the stages need, each distinct definition once; the stack closes them in reverse order."""
-        for definition in self.pipeline.resources():
+    async def open_resources(self, stack: AsyncExitStack, more: Sequence[Resource[object]] = ()) -> None:
+        """Open what the stages need, then `more`, each distinct definition once; the stack closes them in reverse."""
+        for definition in (*self.pipeline.resources(), *more):
             if not any(definition == known for known, _ in self._resources):
                 self._resources.append((definition, await stack.enter_async_context(definition.open())))
 
@@ -248,6 +248,8 @@ class Machine:
             tuple(joiner.statistics() for joiner in self.joiners),
             len(self.results),
             self.threads,
+            self.window.usage,
+            self.window.cost,
         )
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ The context manager owns the tasks; results are an object, never a generator tha
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -76,17 +76,24 @@ class Pipeline:
         async with self._execution(source, intake=True) as run:
             yield run
 
-    async def run(self, source: SourceLike, sink: Sink, *, watch: Callable[[Run], None] | None = None) -> Statistics:
+    async def run(
+        self, source: SourceLike, sink: Sink | Resource[Sink], *, watch: Callable[[Run], None] | None = None
+    ) -> Statistics:
         """Run over `source` and write every record to `sink`; a root is settled when its write has returned.
+
+        The definition of a sink is opened for the run, after the models and before the first record is read, so that
+        a run which cannot start has not touched the output.
 
         `watch` is given the run when it has started. Returns the final statistics. Raises as `open` does.
         """
-        async with self._execution(source, intake=False) as run:
+        opens = () if isinstance(sink, Sink) else (sink,)
+        async with self._execution(source, intake=False, opens=opens) as run:
+            out = sink if isinstance(sink, Sink) else run.opened(sink)
             if watch is not None:
                 watch(run)
             results = run.results
             while (delivery := await results.take()) is not None:
-                delivery.fold.delivered(delivery.frame, await _written(sink, delivery.record))
+                delivery.fold.delivered(delivery.frame, await _written(out, delivery.record))
         return run.statistics()
 
     async def collect(self, source: SourceLike) -> list[Record]:
@@ -100,11 +107,13 @@ class Pipeline:
             return portal.call(partial(self.collect, source))
 
     @asynccontextmanager
-    async def _execution(self, source: SourceLike | None, *, intake: bool) -> AsyncGenerator[Run]:
+    async def _execution(
+        self, source: SourceLike | None, *, intake: bool, opens: Sequence[Resource[object]] = ()
+    ) -> AsyncGenerator[Run]:
         machine = Machine(self, dict(self.variables))
         try:
             async with AsyncExitStack() as resources:
-                await machine.open_resources(resources)
+                await machine.open_resources(resources, opens)
                 try:
                     async with create_task_group() as tg:
                         tg.start_soon(machine.run, None if source is None else partial(feed, machine, source), intake)

@@ -92,6 +92,7 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
 class Sink(Protocol):
     """Where records go. A record is settled when `write` has returned."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar, cast
+
 from anyio import WouldBlock
 
 from pipeline.core.admission import Reply, Root
@@ -9,9 +11,12 @@ from pipeline.core.errors import PipelineError, RunClosed, RunStopped
 from pipeline.core.feeder import as_input
 from pipeline.core.item import Outcome
 from pipeline.core.machine import DrainMode, Machine
+from pipeline.core.ports import Resource
 from pipeline.core.record import Record
 from pipeline.core.results import Results
 from pipeline.core.statistics import Statistics
+
+T = TypeVar("T")
 
 
 class Run:
@@ -29,6 +34,10 @@ class Run:
     def stopped(self) -> RunStopped | None:
         """Why the run ended by a rule of its own; None if it did not."""
         return self._machine.stopped
+
+    def opened(self, definition: Resource[T]) -> T:
+        """What was opened for `definition`, which is one of the pipeline's resources or the sink of this run."""
+        return cast(T, self._machine.opened(definition))
 
     def statistics(self) -> Statistics:
         """Edges, slots, window and groups as they are now. Costs nothing while nobody asks."""

@@ -9,6 +9,7 @@ from pipeline.core.admission import WindowStatistics
 from pipeline.core.groups import GroupStatistics
 from pipeline.core.slots import Slots, SlotStatistics
 from pipeline.core.streams import EdgeStatistics
+from pipeline.core.usage import Cost, Usage
 
 
 class Meter:
@@ -67,6 +68,8 @@ class Statistics:
     groups: tuple[GroupStatistics, ...]
     results_waiting: int  #: records that the consumer has not taken
     threads: int  #: blocking calls in worker threads, abandoned ones included
+    usage: Usage  #: of all attempts, those of roots that leave no record included
+    cost: Cost | None  #: None when nothing was called; its `usd` is None when a price is unknown
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
