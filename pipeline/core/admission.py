@@ -147,51 +147,68 @@ class Window:
         self.ended: dict[Status, int] = dict.fromkeys(STATUSES, 0)  #: roots with an outcome, taken or not
         self.roots: dict[int, Root] = {}  #: open ones, oldest first
         self.paused = False
+        self.closed = False  #: the run takes no new roots
         self._waiting: deque[anyio.Event] = deque()
+        self._promised = 0  #: credits of those who were woken and have not run yet
 
     # -- credits ------------------------------------------------------------------------------------------------
 
     @property
     def free(self) -> bool:
-        return self.in_flight < self.limit and not self.paused
+        """A credit can be had at once. Nobody gets ahead of those who wait for one."""
+        return self.in_flight + self._promised < self.limit and not self._waiting and not self.paused
 
     async def wait_free(self) -> None:
-        """Wait until a credit can be had. First come, first served; it is not taken until `admit`."""
-        while not self.free:
-            turn = anyio.Event()
-            self._waiting.append(turn)
-            try:
-                await turn.wait()
-            except BaseException:
-                if turn.is_set():  # the wake-up was ours: hand it on
-                    self._wake()
-                else:
-                    self._waiting.remove(turn)
-                raise
+        """Wait for the right to a credit, first come, first served. Call `admit` or `pass_on` before anything is
+        awaited."""
+        if self.free:
+            return
+        turn = anyio.Event()
+        self._waiting.append(turn)
+        try:
+            await turn.wait()
+        except BaseException:
+            if turn.is_set():
+                self._promised -= 1
+                self.pass_on()
+            else:
+                self._waiting.remove(turn)
+            raise
+        self._promised -= 1
+
+    def pass_on(self) -> None:
+        """Let those who wait have the credits that are free."""
+        while self._waiting and self.in_flight + self._promised < self.limit and not self.paused:
+            self._promised += 1
+            self._waiting.popleft().set()
 
     def release(self) -> None:
         """Give one credit back."""
         self.in_flight -= 1
         if self._waiting:
-            self._wake()
+            self.pass_on()
+
+    def close(self) -> None:
+        """Admit nothing more: who waits for a credit is woken to see it."""
+        self.closed = True
+        while self._waiting:
+            self._promised += 1
+            self._waiting.popleft().set()
 
     def pause(self) -> None:
+        """Let nobody have a credit until `resume`."""
         self.paused = True
 
     def resume(self) -> None:
+        """Let credits be had again."""
         self.paused = False
-        for _ in range(self.limit - self.in_flight):
-            self._wake()
-
-    def _wake(self) -> None:
-        if self._waiting and self.free:
-            self._waiting.popleft().set()
+        self.pass_on()
 
     # -- roots --------------------------------------------------------------------------------------------------
 
     def admit(self, record: Input) -> Root:
-        """Take a credit and open a root. Call it right after `free` was seen true, with no await between."""
-        if not self.free:
+        """Take a credit and open a root. Call it right after `free` was seen true or `wait_free` has returned."""
+        if self.in_flight >= self.limit:
             raise InvariantError("a root was admitted without a credit")
         index = self.admitted
         self.admitted = index + 1
@@ -216,6 +233,7 @@ class Window:
         if root.reply is not None:
             root.reply.put(record_of(root, outcome))
             self.settle(root, status)
+            self.results.complete(root.index)
         elif status == "skipped" or status == "cancelled":
             self.settle(root, status)
             self.results.complete(root.index)
@@ -255,12 +273,10 @@ class Window:
         if not self.roots:
             self.on.emptied()
 
-    def expire(self, root: Root) -> None:
-        """The item deadline of `root` has passed."""
-        seconds = 0.0 if root.deadline is None else root.deadline
-        message = f"not finished within item_timeout; its deadline was at {seconds:.3f} s of the run's clock"
-        failure = Failure.of(ItemError(message, type="ItemTimeout", retryable=True), None)
-        self.end_early(root, Outcome("failed", None, failure))
+    def expire(self, root: Root, seconds: float) -> None:
+        """The item deadline of `root` has passed, `seconds` after it was admitted."""
+        error = ItemError(f"not finished within item_timeout, {seconds:g} s", type="ItemTimeout", retryable=True)
+        self.end_early(root, Outcome("failed", None, Failure.of(error, None)))
 
     def sweep(self) -> None:
         """Settle what is still open as cancelled; after the tasks of a run are gone. Every root is done by then, so

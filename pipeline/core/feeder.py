@@ -74,10 +74,10 @@ async def _feed_now(machine: Machine, records: Iterator[object], scope: CancelSc
             burst, since = 0, monotonic()
         if not window.free:
             await _credit(machine, scope)
-            continue
         try:
             value = next(records)
         except StopIteration:
+            window.pass_on()
             return
         await machine.enter(window.admit(as_input(value)))
 
@@ -93,7 +93,7 @@ async def _feed_later(machine: Machine, records: AsyncIterator[object], scope: C
             burst, since = 0, monotonic()
         if not window.free:
             await _credit(machine, scope)
-            continue
+            window.pass_on()
         machine.feed_scope = scope
         try:
             value = await anext(records)
@@ -102,13 +102,13 @@ async def _feed_later(machine: Machine, records: AsyncIterator[object], scope: C
         finally:
             machine.feed_scope = None
         record = as_input(value)
-        while not window.free:  # a submit took the credit while the source was slow
+        if not window.free:  # a submit took the credit while the source was slow
             await _credit(machine, scope)
         await machine.enter(window.admit(record))
 
 
 async def _credit(machine: Machine, scope: CancelScope) -> None:
-    """Wait until a credit can be had. A drain ends the feeder here."""
+    """Wait for the right to a credit. A drain ends the feeder here."""
     machine.feed_scope = scope
     try:
         await machine.window.wait_free()

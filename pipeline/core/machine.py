@@ -25,7 +25,7 @@ from pipeline.core.results import Results
 from pipeline.core.scope import Scope
 from pipeline.core.statistics import Meter, Statistics
 from pipeline.core.streams import Edge, Exit
-from pipeline.core.topology import fuse
+from pipeline.core.topology import fuse, walk
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -55,7 +55,7 @@ class Machine:
         self.edges: list[Edge] = []
         self.meters: dict[str, Meter] = {}
         self.joiners: list[Joiner] = []
-        self.concurrency: dict[str, int] = {}
+        self._names = tuple(stage.name for stage in walk(pipeline.stage))
         self.sleepers: set[CancelScope] = set()
         self.threads = 0
         self.calls_closed = False
@@ -73,8 +73,9 @@ class Machine:
         self._tasks: TaskGroup | None = None
         self._resources: list[tuple[Resource[object], object]] = []
         self._deadlines: Deadlines[Root] | None = None
-        if pipeline.item_timeout is not None:
-            self._deadlines = Deadlines(pipeline.item_timeout, self.window.expire)
+        timeout = pipeline.item_timeout
+        if timeout is not None:
+            self._deadlines = Deadlines(timeout, lambda root: self.window.expire(root, timeout))
 
     # -- resources ----------------------------------------------------------------------------------------------
 
@@ -112,7 +113,7 @@ class Machine:
                     tg.cancel_scope.cancel()
         finally:
             self.over.set()
-            self.draining = True
+            self._refuse_more()
             self.entry.outbox.close()
             self.results.end()
 
@@ -138,13 +139,15 @@ class Machine:
     async def run_intake(self) -> None:
         """Send submitted roots in. Submitters wait elsewhere, so that a host's cancellation cannot split a send."""
         try:
-            while not self.draining:
+            while True:
                 while self.submitted:
                     root = self.submitted.popleft()
                     if root.revoked:
                         root.retire()
                     else:
                         await self.enter(root)
+                if self.draining:
+                    return
                 self.intake_changed = anyio.Event()
                 await self.intake_changed.wait()
         finally:
@@ -216,8 +219,7 @@ class Machine:
 
     def drain(self, mode: DrainMode) -> None:
         """Take nothing new in. `items`: finish what was admitted; `calls`: finish only calls in flight."""
-        self.draining = True
-        self.intake_changed.set()
+        self._refuse_more()
         if self.feed_scope is not None:
             self.feed_scope.cancel()
         if mode == "calls" and not self.calls_closed:
@@ -232,7 +234,14 @@ class Machine:
 
     def abort(self) -> None:
         """Cancel every task of the run now."""
+        self._refuse_more()
         self._abort.cancel()
+
+    def _refuse_more(self) -> None:
+        """From now on no root is admitted: submitters that wait for a credit are told, later ones refused."""
+        self.draining = True
+        self.window.close()
+        self.intake_changed.set()
 
     def stop(self, reason: RunStopped) -> None:
         """End the run by a rule of its own; the first reason is the one that is told."""
@@ -243,7 +252,7 @@ class Machine:
     def statistics(self) -> Statistics:
         return Statistics(
             self.window.statistics(),
-            tuple(meter.statistics() for meter in self.meters.values()),
+            tuple(self.meters[name].statistics() for name in self._names if name in self.meters),
             tuple(edge.statistics() for edge in self.edges),
             tuple(joiner.statistics() for joiner in self.joiners),
             len(self.results),

@@ -77,12 +77,12 @@ class Run:
         at once. Raises `RunClosed` when the run takes nothing more. When the caller is cancelled, so is the root.
         """
         machine = self._machine
+        self._refuse_if_closed()
         if not wait and not machine.window.free:
             raise WouldBlock
-        while not machine.window.free:
-            self._refuse_if_closed()
+        if not machine.window.free:
             await machine.window.wait_free()
-        self._refuse_if_closed()
+            self._refuse_if_closed()
         root = machine.window.admit(as_input(value))
         root.reply = Reply()
         machine.submitted.append(root)
@@ -90,7 +90,7 @@ class Run:
         return await self._reply_to(root, root.reply)
 
     def _refuse_if_closed(self) -> None:
-        if self._machine.draining or self._machine.over.is_set():
+        if self._machine.window.closed:
             raise RunClosed("the run takes no new records: it drains, or it is over")
 
     async def _reply_to(self, root: Root, reply: Reply) -> Record:
