@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import anyio
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -98,7 +98,10 @@ class ChatServer:
         return script.pop(0) if len(script) > 1 else script[0]
 
     async def handle(self, request: Request) -> Response:
-        body = json.loads(await request.body())
+        try:
+            body = json.loads(await request.body())
+        except ClientDisconnect:
+            return Response(status_code=499)
         prompt = next((m["content"] for m in reversed(body["messages"]) if m["role"] == "user"), "")
         seen = Seen(prompt, body, dict(request.headers))
         answer = self._next(prompt)
