@@ -20,6 +20,7 @@ from pipeline.core.state import ConversationState, Message
 from pipeline.core.templates import Template
 from pipeline.core.words import Field, Word
 from stages.models.presets import as_model
+from stages.models.provider import PARAMETERS as PARAMETER_FIELDS
 
 if TYPE_CHECKING:
     from pipeline.core.stage import Template as Reads
@@ -114,16 +115,6 @@ def _refuse_ignored(thing: object, ignored: list[str]) -> None:
         )
 
 
-_PARAMETER_FIELDS: Mapping[str, Field] = {
-    "temperature": Field("number", help="how varied answers are, from 0"),
-    "max_output_tokens": Field("count", help="longest answer, in tokens"),
-    "stop": Field("texts", help="where the model stops"),
-    "seed": Field("count", help="the model's own seed, where it has one"),
-    "reasoning": Field("text", help="effort, as the provider words it"),
-    "extra_body": Field("mapping", help="fields of one provider, sent as they are"),
-}
-
-
 def _from_file(name: str, **values: object) -> AgentStage:
     parameters = {option: values.pop(option) for option in PARAMETERS if option in values}
     schema = cast("SchemaLike | None", values.pop("output", None))
@@ -142,7 +133,7 @@ WORD = Word(
         "conversation": Field("flag", help="send the messages so far before the prompt"),
         "concurrency": Field("count", help="calls in flight of this stage"),
         "on_error": Field("choice", choices=("dead_letter", "skip", "fail"), help="what a failed item becomes"),
-        **_PARAMETER_FIELDS,
+        **PARAMETER_FIELDS,
     },
     _from_file,
     "asks a model in a role",

@@ -17,7 +17,7 @@ from pipeline.core.item import Item, Outcome
 from pipeline.core.iteration import each_of
 from pipeline.core.leaf import accepts
 from pipeline.core.stage import Stage, Template
-from pipeline.core.streams import Inbox, Outbox
+from pipeline.core.streams import Inbox, Outbox, hand_over
 from pipeline.core.templates import Expression
 from pipeline.core.visit import template_names
 from pipeline.core.words import Field, Word
@@ -64,8 +64,9 @@ class FlatMapStage(Stage):
             except EndOfStream:
                 return
             meter.waiting += monotonic() - asked
+            item.frame.hops += 1
             if item.frame.revoked:
-                item.frame.retire()
+                item.frame.drop()
                 continue
             meter.received += 1
             group = FlatGroup(self.name, item)
@@ -95,16 +96,8 @@ class FlatMapStage(Stage):
                     await group.room.wait()
                 if group.closed:
                     break
-                await _send(outbox, Item(part, item.state.add_output(self.name, part), group.add(), item.missing))
+                await hand_over(outbox, Item(part, item.state.add_output(self.name, part), group.add(), item.missing))
         return group.added
-
-
-async def _send(outbox: Outbox, child: Item) -> None:
-    try:
-        await outbox.send(child)
-    except BaseException:  # it was not taken
-        child.frame.resolve(Outcome("cancelled", child))
-        raise
 
 
 def flat_map(function: Callable[..., object], *, name: str | None = None, max_children: int = 1000) -> FlatMapStage:

@@ -9,7 +9,7 @@ from pipeline.core.composite import Composite, CompositeRun, member, rejoin
 from pipeline.core.errors import DefinitionError, Problem
 from pipeline.core.groups import Group, Joined, Rules
 from pipeline.core.item import Item
-from pipeline.core.joins import Join, OnTimeout
+from pipeline.core.joins import Join, OnTimeout, join_problems
 from pipeline.core.names import Fields
 from pipeline.core.stage import Body, OnError, Stage, as_bodies
 from pipeline.core.words import Field, Word
@@ -44,13 +44,7 @@ class ParallelStage(Composite):
         found: list[Problem] = []
         if not self.branches:
             found.append(Problem(self.name, "branches", "has no branch", "give at least one, as label=stages"))
-        if self.join.k > len(self.branches):
-            text = f"{self.join} cannot be reached with {len(self.branches)} branches"
-            found.append(Problem(self.name, "join", text, f"at most {len(self.branches)}"))
-        if self.on_timeout is not None and self.timeout is None:
-            found.append(Problem(self.name, "on_timeout", "has no effect without a timeout", "add timeout"))
-        if self.timeout is not None and not self.timeout > 0:
-            found.append(Problem(self.name, "timeout", f"must be above 0 seconds, got {self.timeout!r}"))
+        found += join_problems(self.name, self.join, len(self.branches), self.timeout, self.on_timeout)
         return tuple(found)
 
     async def fan_out(self, item: Item, run: CompositeRun) -> None:

@@ -18,7 +18,7 @@ from pipeline.core.errors import Failure, InvariantError, ItemError, Problem
 from pipeline.core.groups import Group, Joined, Rules
 from pipeline.core.item import Item
 from pipeline.core.iteration import each_of
-from pipeline.core.joins import Join, OnTimeout
+from pipeline.core.joins import Join, OnTimeout, join_problems
 from pipeline.core.names import Fields
 from pipeline.core.stage import Body, OnError, Stage, Template, as_stage
 from pipeline.core.streams import Inbox, Outbox
@@ -88,13 +88,7 @@ class ChildrenStage(Composite):
         for option, value in (("max_children", options.max_children), ("max_open", options.max_open)):
             if value is not None and (type(value) is not int or value < 1):
                 found.append(Problem(self.name, option, f"must be a whole number of at least 1, got {value!r}"))
-        if options.join.k > options.max_children:
-            text = f"{options.join} cannot be reached with max_children {options.max_children}"
-            found.append(Problem(self.name, "join", text))
-        if options.on_timeout is not None and options.timeout is None:
-            found.append(Problem(self.name, "on_timeout", "has no effect without a timeout", "add timeout"))
-        if options.timeout is not None and not options.timeout > 0:
-            found.append(Problem(self.name, "timeout", f"must be above 0 seconds, got {options.timeout!r}"))
+        found += join_problems(self.name, options.join, options.max_children, options.timeout, options.on_timeout)
         return tuple(found)
 
     async def fan_out(self, item: Item, run: CompositeRun) -> None:

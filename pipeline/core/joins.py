@@ -5,8 +5,11 @@ The rules are those of DESIGN 4.4. Nothing here waits; a group asks after each c
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
+
+from pipeline.core.errors import Problem
 
 Rule: TypeAlias = Literal["all", "first", "quorum"]
 OnTimeout: TypeAlias = Literal["fail", "partial"]
@@ -91,3 +94,15 @@ def decide_late(join: Join, tally: Tally, on_timeout: OnTimeout | None) -> Verdi
     policy = on_timeout or ("partial" if join.rule == "quorum" else "fail")
     needed = join.k if join.rule == "quorum" else 1
     return "partial" if policy == "partial" and tally.ok >= needed else "failed"
+
+
+def join_problems(
+    stage: str, join: Join, most: int, timeout: float | None, on_timeout: OnTimeout | None
+) -> Iterator[Problem]:
+    """What is wrong with the join of a composite that has `most` members."""
+    if join.k > most:
+        yield Problem(stage, "join", f"{join} cannot be reached with {most} members", f"at most {most}")
+    if timeout is not None and not timeout > 0:
+        yield Problem(stage, "timeout", f"must be above 0 seconds, got {timeout!r}")
+    if on_timeout is not None and timeout is None:
+        yield Problem(stage, "on_timeout", "has no effect without a timeout", "add timeout")

@@ -10,10 +10,12 @@ from stages.models.openai import OpenAIModel
 from stages.models.presets import resolve
 from stages.models.simulated import SimulatedModel
 
-_PARAMETERS: Final[Mapping[str, Field]] = {
+#: what may be said of a model, and again of an agent that asks it
+PARAMETERS: Final[Mapping[str, Field]] = {
     "temperature": Field("number", help="how varied answers are, from 0"),
     "max_output_tokens": Field("count", help="longest answer, in tokens"),
     "stop": Field("texts", help="where the model stops"),
+    "seed": Field("count", help="the model's seed, where it has one"),
     "reasoning": Field("text", help="effort, as the provider words it"),
     "extra_body": Field("mapping", help="fields of one provider, sent as they are"),
 }
@@ -22,8 +24,7 @@ _COMMON: Final[Mapping[str, Field]] = {
     "max_concurrency": Field("count", help="attempts in flight over all stages"),
     "timeout": Field("duration", help="of one attempt; none waits without end"),
     "attempts": Field("count", help="tries of one call, the first included"),
-    "seed": Field("count", help="the model's seed, where it has one"),
-    **_PARAMETERS,
+    **PARAMETERS,
 }
 
 _OPENAI: Final[Mapping[str, Field]] = {

@@ -182,7 +182,7 @@ def test_max_open_lowers_the_bound() -> None:
     ("options", "text"),
     [
         ({"max_children": 0}, "must be a whole number of at least 1, got 0"),
-        ({"join": quorum(5), "max_children": 4}, r"quorum\(5\) cannot be reached with max_children 4"),
+        ({"join": quorum(5), "max_children": 4}, r"quorum\(5\) cannot be reached with 4 members"),
         ({"on_timeout": "partial"}, "has no effect without a timeout"),
         ({"timeout": 0}, "must be above 0 seconds"),
     ],
