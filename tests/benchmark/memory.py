@@ -163,11 +163,11 @@ def measure(found: Found, running: Running, options: argparse.Namespace) -> None
     found.allowed = found.window + running.pipe_in // LINE + BLOCK // LINE + running.pipe_out // shortest + 1
     if found.ahead > found.allowed:
         raise SystemExit(f"{found.backend}: {found.ahead:,} prompts ahead of the reader, {found.allowed:,} are allowed")
+    before, behind = running.pipe_in // LINE, running.pipe_out // shortest
     print(
-        f"{found.backend}: at most {found.allowed:,} prompts between generator and reader = {found.window} credits + "
-        f"{running.pipe_in // LINE:,} lines of {LINE} bytes in the pipe before + {BLOCK // LINE:,} in one block of 64 KiB"
-        f" + {running.pipe_out // shortest:,} records of at least {shortest} bytes in the pipe behind + 1; "
-        f"most seen: {found.ahead:,}\n"
+        f"{found.backend}: at most {found.allowed:,} prompts between generator and reader = {found.window} credits"
+        f" + {before:,} lines of {LINE} bytes in the pipe before + {BLOCK // LINE:,} in one block of 64 KiB"
+        f" + {behind:,} records of at least {shortest} bytes in the pipe behind + 1; most seen: {found.ahead:,}\n"
     )
 
 
