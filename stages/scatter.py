@@ -126,9 +126,11 @@ class ChildrenStage(Composite):
 
     async def _send_child(self, group: Group, run: CompositeRun, part: object) -> None:
         most = self.options.max_open
-        while most is not None and group.open_members >= most:
+        while most is not None and group.open_members >= most and not group.closed:
             group.room = anyio.Event()
             await group.room.wait()
+        if group.closed:  # its credit may be gone, so nothing of it may come to life any more
+            return
         item = group.item
         frame = group.add(str(len(group.members)), {"part": part})
         await run.send(group, [("each", Item(part, item.state, frame, item.missing))])

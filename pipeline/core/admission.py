@@ -42,6 +42,7 @@ class Root(Frame):
         self.revoked = False
         self.retired = False
         self.touched = True
+        self.hops = 0
         self.visitor = None
         self.inner = None
         self.record = record
@@ -165,6 +166,13 @@ class Window:
             return
         turn = anyio.Event()
         self._waiting.append(turn)
+        await self._wait_turn(turn)
+        while self.paused and not self.closed:  # since it was woken: it stays the first
+            turn = anyio.Event()
+            self._waiting.appendleft(turn)
+            await self._wait_turn(turn)
+
+    async def _wait_turn(self, turn: anyio.Event) -> None:
         try:
             await turn.wait()
         except BaseException:

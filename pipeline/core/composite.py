@@ -18,7 +18,7 @@ from pipeline.core.errors import Failure
 from pipeline.core.groups import Group, Joined, Joiner, Rules
 from pipeline.core.item import Frame, Item, Outcome
 from pipeline.core.stage import Body, OnError, Stage
-from pipeline.core.streams import Exit, Inbox, Outbox
+from pipeline.core.streams import Exit, Inbox, Outbox, hand_over
 from pipeline.core.topology import fuse
 
 if TYPE_CHECKING:
@@ -101,8 +101,9 @@ class CompositeRun:
                 item = await inbox.receive()
             except EndOfStream:
                 return
+            item.frame.hops += 1
             if item.frame.revoked:
-                item.frame.retire()
+                item.frame.drop()
             else:
                 await self._fan_out(item)
 
@@ -142,6 +143,9 @@ class CompositeRun:
                 outbox.send_nowait(item)
             except WouldBlock:
                 blocked.append((outbox, item))
+            except BrokenResourceError:  # the body has left, because the run is being torn down
+                item.frame.resolve(Outcome("cancelled", item))
+                self.task_group.cancel_scope.cancel()
         if blocked:
             await self._send_blocked(group, blocked)
 
@@ -171,16 +175,8 @@ class CompositeRun:
                 scope.cancel()
             async with create_task_group() as tg:
                 for outbox, item in blocked:
-                    tg.start_soon(_send_or_retire, outbox, item)
+                    tg.start_soon(hand_over, outbox, item)
         group.scope = outer
-
-
-async def _send_or_retire(outbox: Outbox, item: Item) -> None:
-    try:
-        await outbox.send(item)
-    except BaseException:  # cancelled or broken: it was not taken, so it is ours to end
-        item.frame.resolve(Outcome("cancelled", item))
-        raise
 
 
 def rejoin(group: Group, name: str, value: object, items: Mapping[str, Item], *, complete: bool) -> Item:

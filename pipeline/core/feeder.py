@@ -74,6 +74,8 @@ async def _feed_now(machine: Machine, records: Iterator[object], scope: CancelSc
             burst, since = 0, monotonic()
         if not window.free:
             await _credit(machine, scope)
+            if machine.draining:
+                return
         try:
             value = next(records)
         except StopIteration:
@@ -104,6 +106,8 @@ async def _feed_later(machine: Machine, records: AsyncIterator[object], scope: C
         record = as_input(value)
         if not window.free:  # a submit took the credit while the source was slow
             await _credit(machine, scope)
+            if machine.draining:
+                return
         await machine.enter(window.admit(record))
 
 

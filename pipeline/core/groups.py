@@ -18,7 +18,7 @@ from pipeline.core.deadlines import Deadlines
 from pipeline.core.errors import Failure, ItemError
 from pipeline.core.item import Frame, Item, Outcome
 from pipeline.core.joins import Join, OnTimeout, Tally, Verdict, decide, decide_late
-from pipeline.core.streams import Outbox
+from pipeline.core.streams import Outbox, hand_over
 
 
 class Joined(NamedTuple):
@@ -282,15 +282,22 @@ class Joiner:
                 if item.frame.revoked:
                     item.frame.retire()
                 else:
-                    try:
-                        outbox.send_nowait(item)
-                    except WouldBlock:
-                        await outbox.send(item)
+                    await self._send(outbox, item)
                 self._ready.popleft()
             self._announce()
             if self._closing:
                 return
             await self._next_change()
+
+    async def _send(self, outbox: Outbox, item: Item) -> None:
+        try:
+            outbox.send_nowait(item)
+        except WouldBlock:
+            try:
+                await hand_over(outbox, item)
+            except BaseException:
+                self._ready.popleft()  # it is not ours any more
+                raise
 
     async def finish(self) -> None:
         """Wait until every group is decided and every joined item sent, then end the composite's tasks."""

@@ -73,10 +73,12 @@ class Frame:
     """One member of one fan-out: where an item's life is accounted for.
 
     The group and the slot never change. What can change: `revoked` and `retired` (each set once), `visitor` (who has
-    the item in hand), `inner` (the group that holds it), `touched`.
+    the item in hand), `inner` (the group that holds it), `touched`, `hops` (how often it was received).
     """
 
-    __slots__ = ("group", "inner", "names", "parent", "retired", "revoked", "root", "slot", "touched", "visitor")
+    __slots__ = (
+        "group", "hops", "inner", "names", "parent", "retired", "revoked", "root", "slot", "touched", "visitor"
+    )  # fmt: skip
 
     def __init__(self, group: Fold, slot: str, parent: Frame, names: Mapping[str, object] | None = None) -> None:
         self.group = group
@@ -87,6 +89,7 @@ class Frame:
         self.revoked = False
         self.retired = False
         self.touched = False
+        self.hops = 0
         self.visitor: Visitor | None = None
         self.inner: Inner | None = None
         self.root.grow()
@@ -113,6 +116,19 @@ class Frame:
             )
         self.retired = True
         self.root.shrink()
+
+    def drop(self) -> None:
+        """Let go of a revoked item that was received; its sender may have ended it before, see `withdraw`."""
+        if not self.retired:
+            self.retire()
+
+    def withdraw(self, item: Item, hops: int) -> None:
+        """End an item whose send was cancelled, unless it was received since `hops` was read: a cancelled send may have
+        succeeded in the same turn of the scheduler, and then the item is its receiver's."""
+        if self.hops == hops:
+            if not self.retired:
+                self.resolve(Outcome("cancelled", item))
+            self.revoked = True  # it may lie in a buffer: whoever receives it drops it
 
     def revoke(self) -> None:
         """Ask the item to vanish: whoever visits it is cancelled, whoever receives it next drops it.

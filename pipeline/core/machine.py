@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import anyio
@@ -24,7 +24,7 @@ from pipeline.core.record import Status
 from pipeline.core.results import Results
 from pipeline.core.scope import Scope
 from pipeline.core.statistics import Meter, Statistics
-from pipeline.core.streams import Edge, Exit
+from pipeline.core.streams import Edge, Exit, hand_over
 from pipeline.core.topology import fuse, walk
 
 if TYPE_CHECKING:
@@ -166,18 +166,15 @@ class Machine:
         if defect is not None:
             root.resolve(Outcome("failed", item, Failure.of(defect, None)))
             return
-        entry = self.entry
+        if self.entry is None:
+            raise InvariantError("a root was let in before the run began")
         try:
-            if entry is None:
-                raise ClosedResourceError
-            try:
-                entry.outbox.send_nowait(item)
-            except anyio.WouldBlock:
-                await entry.outbox.send(item)
-        except BaseException as error:
+            self.entry.outbox.send_nowait(item)
+        except anyio.WouldBlock:
+            with suppress(BrokenResourceError):  # the stages have left
+                await hand_over(self.entry.outbox, item)
+        except (BrokenResourceError, ClosedResourceError):
             root.resolve(Outcome("cancelled", item))
-            if not isinstance(error, (BrokenResourceError, ClosedResourceError)):
-                raise
 
     def entrance_done(self) -> None:
         """One of the tasks that send roots in has ended; after the last one the stages see the end of their input."""

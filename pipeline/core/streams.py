@@ -88,6 +88,17 @@ class Exit:
         self.closed = True
 
 
+async def hand_over(outbox: Outbox, item: Item) -> None:
+    """Send `item`, waiting for room. When this raises, the item has ended as cancelled or is its receiver's: either way
+    the caller has nothing left to end."""
+    hops = item.frame.hops
+    try:
+        await outbox.send(item)
+    except BaseException:
+        item.frame.withdraw(item, hops)
+        raise
+
+
 def drain_inbox(inbox: Inbox) -> None:
     """Resolve what is still buffered in front of a stage that leaves, so that no item is without an outcome."""
     while True:
@@ -95,4 +106,8 @@ def drain_inbox(inbox: Inbox) -> None:
             item = inbox.receive_nowait()
         except (anyio.WouldBlock, anyio.EndOfStream, anyio.ClosedResourceError):
             return
-        item.frame.resolve(Outcome("cancelled", item))
+        item.frame.hops += 1
+        if item.frame.revoked:
+            item.frame.drop()
+        else:
+            item.frame.resolve(Outcome("cancelled", item))

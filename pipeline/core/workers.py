@@ -22,7 +22,7 @@ from anyio.lowlevel import checkpoint
 from pipeline.core.errors import InvariantError
 from pipeline.core.item import Item, Outcome
 from pipeline.core.leaf import LeafStage
-from pipeline.core.streams import BURST, BURST_SECONDS, Inbox, Outbox
+from pipeline.core.streams import BURST, BURST_SECONDS, Inbox, Outbox, hand_over
 
 if TYPE_CHECKING:
     from pipeline.core.scope import Scope
@@ -130,8 +130,9 @@ class Worker:
             if not crew.idle and crew.awake < slots.total:
                 crew.staff()
             frame = item.frame
+            frame.hops += 1
             if frame.revoked:
-                frame.retire()
+                frame.drop()
                 continue
             frame.visitor = self
             try:
@@ -198,17 +199,22 @@ class Worker:
         """Wait for room downstream."""
         crew, asked = self.crew, monotonic()
         try:
+            await self._send_after_turn(item)
+        finally:
+            crew.meter.blocked += monotonic() - asked
+
+    async def _send_after_turn(self, item: Item) -> None:
+        """Give the receiver one turn of the scheduler to make room before the slot is given back."""
+        outbox = self.crew.outbox
+        try:
             await checkpoint()
-            try:
-                crew.outbox.send_nowait(item)
-            except WouldBlock:
-                self.release()
-                await crew.outbox.send(item)
+            outbox.send_nowait(item)
+        except WouldBlock:
+            self.release()
+            await hand_over(outbox, item)
         except BaseException:  # cancelled or broken: it was not taken
             item.frame.resolve(Outcome("cancelled", item))
             raise
-        finally:
-            crew.meter.blocked += monotonic() - asked
 
     def _failed(self, item: Item, error: Exception) -> None:
         if isinstance(error, InvariantError):
