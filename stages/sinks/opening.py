@@ -60,9 +60,10 @@ def _open_terminal(fd: int) -> Output:
     The descriptor we were given cannot be made so, since the shell and stdin share its mode.
     """
     try:
-        return Output(os.open(os.ttyname(fd), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY), "stdout", owned=True)
+        own = os.open(os.ttyname(fd), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        return Output(own, "stdout", owned=True, terminal=True)
     except (OSError, AttributeError):
-        return Output(fd, "stdout", owned=False)
+        return Output(fd, "stdout", owned=False, terminal=True)
 
 
 def _stat(path: str) -> os.stat_result | None:

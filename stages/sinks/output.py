@@ -17,6 +17,7 @@ from anyio import ResourceGuard, move_on_after, wait_writable
 from anyio.lowlevel import checkpoint
 
 from pipeline.core.errors import SinkClosed, WriteError
+from pipeline.core.visible import visible
 
 #: Bytes written to a file between two points where other tasks may run.
 TURN = 65536
@@ -31,13 +32,14 @@ class Output:
     """A descriptor that is written in whole lines. What changes: the rest of a line that was cut by cancellation.
 
     When a write is cancelled in the middle of a line, its rest goes out before the next line, or on closing, so that
-    a reader never sees a torn line followed by another one.
+    a reader never sees a torn line followed by another one. What a terminal would obey is shown to it instead.
     """
 
-    def __init__(self, fd: int, name: str, *, owned: bool) -> None:
+    def __init__(self, fd: int, name: str, *, owned: bool, terminal: bool = False) -> None:
         self._fd = fd
         self._name = name
         self._owned = owned
+        self._terminal = terminal
         self._regular = stat.S_ISREG(os.fstat(fd).st_mode)
         self._poll = None if self._regular or sys.platform == "win32" else select.poll()
         if self._poll is not None:
@@ -52,6 +54,8 @@ class Output:
         Raises `SinkClosed` when the reader has left and `WriteError` when the system refuses. Cancellation takes
         effect while the reader keeps us waiting; for a file, between lines.
         """
+        if self._terminal:
+            line = visible(line.decode()).encode()
         with self._guard:
             if self._since_turn >= TURN:
                 # Before the write: cancellation after it would make a line that is out look as if it were not.

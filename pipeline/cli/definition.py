@@ -1,0 +1,108 @@
+"""From the command line to a pipeline: the file, and what flags change in it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from pipeline.cli.exits import UsageError
+from pipeline.config.description import Description, load, load_text
+from pipeline.config.document import MOST_BYTES
+from pipeline.config.registry import InstalledWords
+from pipeline.core.errors import DefinitionError
+from pipeline.core.pipeline import Pipeline
+from pipeline.core.words import Word
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What flags change in a pipeline file."""
+
+    overrides: tuple[str, ...] = ()  #: `--set`
+    variables: Mapping[str, object] = field(default_factory=dict[str, object])
+    allow_import: tuple[str, ...] = ()
+    concurrency: int | None = None  #: of agents that do not say
+    options: Mapping[str, object] = field(default_factory=dict[str, object])  #: over those of the file
+    defaults: Mapping[str, object] = field(default_factory=dict[str, object])  #: under those of the file
+
+
+def read_pipeline(path: str, changes: Changes) -> Pipeline:
+    """The pipeline in the file at `path`, `-` for stdin. Raises `ConfigError` with all its problems."""
+    if path == "-":
+        return read_text(sys.stdin.buffer.read(MOST_BYTES + 1), "stdin", changes)
+    allowed = importable(changes.allow_import)
+    description = load(
+        path,
+        overrides=changes.overrides,
+        variables=changes.variables,
+        allow_import=allowed,
+        words=_Words(changes.concurrency),
+    )
+    return _built(description, changes)
+
+
+def read_text(text: str | bytes, name: str, changes: Changes) -> Pipeline:
+    """The pipeline that `text` describes. Raises `ConfigError`."""
+    description = load_text(
+        text,
+        name,
+        overrides=changes.overrides,
+        variables=changes.variables,
+        allow_import=importable(changes.allow_import),
+        words=_Words(changes.concurrency),
+    )
+    return _built(description, changes)
+
+
+def importable(packages: tuple[str, ...]) -> tuple[str, ...]:
+    """The modules that a pipeline file may import from.
+
+    A name is looked up as Python does, and the current directory is not searched. `./tools` and `lib/tools.py` name
+    modules by place: their directory is then searched, after all others. Raises `UsageError`.
+    """
+    names: list[str] = []
+    for package in packages:
+        directory, name = os.path.split(package.rstrip(os.sep))
+        name = name.removesuffix(".py")
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise UsageError(f"--allow-import {package!r} names no module: write package, package.module or ./package")
+        if directory:
+            found = os.path.abspath(directory)
+            if found not in sys.path:
+                sys.path.append(found)
+        names.append(name)
+    return tuple(names)
+
+
+def _built(description: Description, changes: Changes) -> Pipeline:
+    options = {**changes.defaults, **description.options, **changes.options}
+    try:
+        return Pipeline(description.stages, variables=description.vars, **options)  # pyright: ignore[reportArgumentType]
+    except DefinitionError as error:
+        raise description.explain(error) from error
+
+
+class _Words(Mapping[str, Word]):
+    """The installed kinds of stages, with agents that have `concurrency` slots unless they say otherwise."""
+
+    def __init__(self, concurrency: int | None) -> None:
+        self._installed = InstalledWords()
+        self._concurrency = concurrency
+
+    def __getitem__(self, kind: str) -> Word:
+        word = self._installed[kind]
+        if kind != "agent" or self._concurrency is None:
+            return word
+        return replace(word, build=partial(word.build, concurrency=self._concurrency))
+
+    def __contains__(self, kind: object) -> bool:
+        return kind in self._installed
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._installed)
+
+    def __len__(self) -> int:
+        return len(self._installed)

@@ -1,0 +1,183 @@
+"""One run of the command: opens the ends, runs, listens, shows how far it is, and ends with an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from typing import Literal
+
+import anyio
+from anyio import create_task_group
+
+from pipeline.cli.closing import Failures, closing, opening, verdict
+from pipeline.cli.ends import Heard, Watched
+from pipeline.cli.exits import OUTPUT_CLOSED, code_of, told
+from pipeline.cli.interrupts import Interrupts, watch_reader
+from pipeline.cli.voice import Voice
+from pipeline.core.pipeline import Pipeline
+from pipeline.core.ports import Resource, Sink, Source
+from pipeline.core.record import Record
+from pipeline.core.run import Run
+from pipeline.core.statistics import Statistics
+from pipeline.observe.progress import Progress, live_progress, plain_progress
+
+Backend = Literal["asyncio", "trio"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be run, and how it is shown."""
+
+    name: str
+    pipeline: Pipeline
+    source: Source
+    sink: Resource[Sink]
+    inputs: tuple[str, ...]
+    output: str  #: `-` is stdout
+    backend: Backend
+    progress: Progress
+    grace: float
+    voice: Voice
+
+
+def execute(job: Job) -> int:
+    """Run `job` to its end, whatever that is, and return the exit code. Raises nothing."""
+    execution = _Execution(job)
+    fast = job.backend == "asyncio" and find_spec("uvloop") is not None
+    error: BaseException | None = None
+    try:
+        anyio.run(execution.main, backend=job.backend, backend_options={"use_uvloop": True} if fast else {})
+    except BaseException as raised:  # also what a signal raised before anybody listened
+        error = raised
+    return execution.finish(error)
+
+
+class _Execution:
+    """What changes: the run once it has begun, and whether the reader of stdout has left before its end."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.voice = job.voice
+        self.run: Run | None = None
+        self.records: Watched | None = None
+        self.interrupts: Interrupts | None = None
+        self.reader_left = False
+        self.failures = Failures()
+        self.began = time.monotonic()
+
+    async def main(self) -> None:
+        """Run with everything around it, and cancel that when the run is over."""
+        async with create_task_group() as tg:
+            self.interrupts = interrupts = Interrupts(self.voice, self.job.grace, tg.cancel_scope)
+            await tg.start(interrupts.listen)
+            tg.start_soon(interrupts.keep_grace)
+            if self.job.output == "-" and sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison]
+                tg.start_soon(watch_reader, 1, self._reader_left)
+            show = self._progress()
+            if show is not None:
+                tg.start_soon(show)
+            await self._run()
+            tg.cancel_scope.cancel()
+
+    async def _run(self) -> None:
+        job = self.job
+        async with AsyncExitStack() as stack:
+            self.records = Watched(await stack.enter_async_context(job.source.open()))
+            await job.pipeline.run(self.records, Heard(job.sink, self._hear), watch=self._started)
+
+    def _started(self, run: Run) -> None:
+        self.run = run
+        if self.interrupts is not None:
+            self.interrupts.run = run
+        self.voice.note(opening(self.job.name, self.job.pipeline, self.job.output))
+
+    def _hear(self, record: Record) -> None:
+        said = self.failures.hear(record)
+        if said is not None:
+            self.voice.detail(said)
+
+    def _reader_left(self) -> None:
+        if self._work_is_left() and self.interrupts is not None:
+            self.reader_left = True
+            self.interrupts.abort()
+
+    def _work_is_left(self) -> bool:
+        if self.run is None or self.records is None:
+            return True
+        return not self.records.ended or self.run.statistics().window.open > 0
+
+    # -- showing ------------------------------------------------------------------------------------------------
+
+    def _progress(self) -> Callable[[], Coroutine[object, object, None]] | None:
+        style = chosen_progress(self.job)
+        if style == "none":
+            return None
+        if style == "plain":
+            return partial(plain_progress, self._look, self.voice.note)
+        return partial(live_progress, self._look, self._take_over)
+
+    def _look(self) -> Statistics | None:
+        return None if self.run is None else self.run.statistics()
+
+    def _take_over(self, above: Callable[[str], None] | None) -> None:
+        self.voice.above = above
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    def finish(self, error: BaseException | None) -> int:
+        """Say how it ended and return the exit code."""
+        code = self._code(error)
+        for text in told(error) if error is not None else ():
+            self.voice.error(text)
+        now = self._look()
+        if now is not None:
+            if not now.window.admitted and error is None and code == 0:
+                self.voice.note(f"warning: no records in {', '.join(_title(path) for path in self.job.inputs)}")
+            for line in self.failures.lines() if code != OUTPUT_CLOSED else ():
+                self.voice.note(line)
+            self.voice.note(closing("done" if code in (0, 1) else "stopped", now, time.monotonic() - self.began))
+        return code
+
+    def _code(self, error: BaseException | None) -> int:
+        if self.reader_left:
+            return OUTPUT_CLOSED
+        if error is not None:
+            return code_of(error)
+        asked = self.interrupts.code if self.interrupts is not None else None
+        now = self._look()
+        if now is None or self.records is None:
+            return asked or 0
+        if asked is not None and (not self.records.ended or now.window.settled["cancelled"]):
+            return asked
+        return verdict(now)
+
+
+def chosen_progress(job: Job) -> Progress:
+    """How progress is shown: live where stderr is a terminal that records do not go to as well."""
+    if job.voice.quiet:
+        return "none"
+    if job.progress != "auto":
+        return job.progress
+    terminal = _is_terminal(2) and not (job.output == "-" and _is_terminal(1))
+    return "rich" if terminal and _can_move() else "plain"
+
+
+def _can_move() -> bool:
+    return os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _is_terminal(fd: int) -> bool:
+    try:
+        return os.isatty(fd)
+    except OSError:
+        return False
+
+
+def _title(path: str) -> str:
+    return "stdin" if path == "-" else path

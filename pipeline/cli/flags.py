@@ -1,0 +1,94 @@
+"""Flags: each is also an environment variable, and quantities are written as in a pipeline file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
+from typing import TypeVar
+
+import typer
+
+from pipeline.cli.exits import UsageError
+from pipeline.config.units import WrongForm, count, count_or_share, duration
+
+T = TypeVar("T")
+
+
+def flag(
+    *names: str,
+    help: str,
+    metavar: str | None = None,
+    parser: Callable[[str], object] | None = None,
+) -> object:
+    """A flag with one value. It can also be given as `PENSTOCK_<FLAG>`; the flag itself comes first."""
+    variable = variable_of(names[0])
+    return typer.Option(*names, help=help, metavar=metavar, parser=parser, envvar=variable, show_default=False)
+
+
+def repeated(*names: str, help: str, metavar: str) -> object:
+    """A flag that may come several times; its variable holds one value a line, see `several`."""
+    help = f"{help}  [repeatable; env var: {variable_of(names[0])}, one a line]"
+    return typer.Option(*names, help=help, metavar=metavar, show_default=False)
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of the flag `name`."""
+    return "PENSTOCK_" + name.lstrip("-").replace("-", "_").upper()
+
+
+def several(values: Sequence[str] | None, name: str) -> tuple[str, ...]:
+    """The values of the repeatable flag `name`, or else the lines of its variable."""
+    if values:
+        return tuple(values)
+    return tuple(line for line in os.environ.get(variable_of(name), "").splitlines() if line)
+
+
+def pairs(values: Sequence[str], name: str) -> Mapping[str, object]:
+    """Read `k=v` texts. Raises `UsageError`."""
+    found: dict[str, object] = {}
+    for text in values:
+        key, equals, value = text.partition("=")
+        if not equals or not key.isidentifier():
+            raise UsageError(f"{name} {text!r} is not of the form name=value")
+        found[key] = value
+    return found
+
+
+def a_count(text: str) -> int:
+    """`16`, `25.6k`."""
+    return _read(count, text)
+
+
+def a_positive_count(text: str) -> int:
+    """A count of at least one."""
+    number = _read(count, text)
+    if number < 1:
+        raise typer.BadParameter("must be at least 1")
+    return number
+
+
+def a_count_or_share(text: str) -> int | float:
+    """`10` or `5%`."""
+    return _read(count_or_share, text)
+
+
+def a_duration(text: str) -> float:
+    """`250ms`, `30s`; infinity for `none`, because None is a flag that was not given."""
+    seconds = _read(duration, text)
+    return inf if seconds is None else seconds
+
+
+def a_positive_duration(text: str) -> float:
+    """A duration above nothing."""
+    seconds = a_duration(text)
+    if not seconds > 0:
+        raise typer.BadParameter("must be above 0 seconds")
+    return seconds
+
+
+def _read(parse: Callable[[str], T], text: str) -> T:
+    try:
+        return parse(text)
+    except WrongForm as error:
+        raise typer.BadParameter(str(error)) from None

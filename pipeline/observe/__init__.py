@@ -1,0 +1,1 @@
+"""Seeing a pipeline and its runs."""
