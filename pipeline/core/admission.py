@@ -292,6 +292,8 @@ class Window:
         for root in list(self.roots.values()):
             if root.done:
                 self.settle(root, "cancelled")
+            elif root.inner is not None and root.inner.untaken:
+                self.end_early(root, Outcome("cancelled"))
 
     def statistics(self) -> WindowStatistics:
         return WindowStatistics(

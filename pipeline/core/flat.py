@@ -24,7 +24,19 @@ _RANK: tuple[Status, ...] = ("skipped", "ok", "partial", "failed", "cancelled")
 class FlatGroup:
     """The children of one item. What can change: the counts, `complete`, `worst`, `closed`."""
 
-    __slots__ = ("added", "closed", "complete", "item", "label", "open", "room", "undelivered", "window", "worst")
+    __slots__ = (
+        "added",
+        "closed",
+        "complete",
+        "held",
+        "item",
+        "label",
+        "open",
+        "room",
+        "undelivered",
+        "window",
+        "worst",
+    )
 
     def __init__(self, label: str, item: Item) -> None:
         self.label = label
@@ -32,6 +44,7 @@ class FlatGroup:
         self.window: Window = item.frame.root.window
         self.added = 0
         self.open: dict[Frame, None] = {}  #: children that have not ended
+        self.held: dict[Frame, None] = {}  #: children that were expanded themselves, until those records are taken
         self.undelivered = 0
         self.complete = False
         self.closed = False
@@ -45,6 +58,11 @@ class FlatGroup:
         the turn may be waiting for the children that come after it."""
         return len(self.open) + (0 if self.window.results.ordered else self.undelivered)
 
+    @property
+    def untaken(self) -> bool:
+        """Every child has ended; only records wait to be taken."""
+        return self.complete and not self.open
+
     def add(self) -> Frame:
         """Add the next child."""
         frame = Frame(self, str(self.added), self.item.frame)
@@ -54,13 +72,15 @@ class FlatGroup:
 
     def finish_adding(self) -> None:
         """There are no more children."""
-        self.complete = True
-        self._advance(ended=True)
+        if not self.closed:
+            self.complete = True
+            self._advance(ended=True)
 
     def fail(self, outcome: Outcome) -> None:
         """The fan-out itself failed: the children out stay, and one more record says what is wrong."""
-        self.resolved(self._retired(), outcome)
-        self.finish_adding()
+        if not self.closed:
+            self.resolved(self._retired(), outcome)
+            self.finish_adding()
 
     def _retired(self) -> Frame:
         frame = self.add()
@@ -94,9 +114,10 @@ class FlatGroup:
             self.undelivered -= 1
             self._advance(ended=False)
 
-    def concluded(self, status: Status) -> None:
+    def concluded(self, frame: Frame, status: Status) -> None:
         """The group below a child, itself expanded, has settled."""
         if not self.closed:
+            del self.held[frame]
             self._note(status)
             self.undelivered -= 1
             self._advance(ended=False)
@@ -104,7 +125,7 @@ class FlatGroup:
     def revoke(self) -> None:
         """The root ended early: no child leaves a record any more."""
         self.closed = True
-        for frame in self.open:
+        for frame in (*self.open, *self.held):
             frame.revoke()
         self.room.set()
 
@@ -128,12 +149,13 @@ class FlatGroup:
             if isinstance(fold, Window):
                 fold.conclude(parent.root, self.worst)
             elif isinstance(fold, FlatGroup):
-                fold.concluded(self.worst)
+                fold.concluded(parent, self.worst)
 
     def _tell_no_more(self, parent: Frame, fold: object) -> None:
         if isinstance(fold, Window):
             fold.results.complete(parent.root.index)
         elif isinstance(fold, FlatGroup):
+            fold.held[parent] = None
             fold.undelivered += 1  # until this group has settled
             fold.ended(parent)
         else:

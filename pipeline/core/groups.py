@@ -59,6 +59,11 @@ class Group:
         return self.joiner.label
 
     @property
+    def untaken(self) -> bool:
+        """A joined group leaves no records of its own."""
+        return False
+
+    @property
     def open_members(self) -> int:
         return len(self.members) - len(self.outcomes)
 

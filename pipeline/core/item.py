@@ -64,6 +64,11 @@ class Fold(Protocol):
 class Inner(Protocol):
     """The open group that holds the item of a frame."""
 
+    @property
+    def untaken(self) -> bool:
+        """Nothing is unresolved below; only records wait for a consumer."""
+        ...
+
     def revoke(self) -> None:
         """Close without a result; every unresolved frame below vanishes."""
         ...
