@@ -1,6 +1,6 @@
 """Random networks: a description that hypothesis can draw and print, the stages it stands for, and what they compute.
 
-Payloads are digested to a number before every use, so that any stage can follow any other. `oracle` computes what a root
+Payloads are digested to a number before every use, so any stage can follow any other. `Oracle` computes what a root
 ends as when timing cannot matter, from the description alone.
 """
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import anyio
+from anyio.lowlevel import checkpoint
 from hypothesis import strategies as st
 
 from pipeline.core.joins import Join
@@ -255,7 +256,7 @@ class Builder:
                         gauge.running[name] += 1
                     gauge.leave(name)
                     gauge.enter(name)
-                await anyio.sleep(0)
+                await checkpoint()
             finally:
                 gauge.leave(name)
             return worked(node, value)

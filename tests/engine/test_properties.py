@@ -23,6 +23,7 @@ from pipeline.core.record import Record
 from pipeline.core.run import Run
 from pipeline.core.statistics import Statistics
 from pipeline.core.virtual import virtual
+from tests.engine.topologies import nothing_is_left
 from tests.engine.networks import TICK, Builder, Gauge, Net, Oracle, Work, nets, nodes, timing_matters
 
 #: per backend; the default profile asks for 100 of a test, which is too few here
@@ -171,15 +172,6 @@ def look(pipe: Pipeline, run: Run) -> None:
     assert window.alive <= pipe.bounds.items
     assert all(edge.used <= edge.capacity for edge in now.edges)
     assert pipe.buffer_size is None or {edge.capacity for edge in now.edges} == {pipe.buffer_size}
-
-
-def nothing_is_left(run: Run) -> None:
-    machine = run._machine
-    machine.check()
-    assert not machine.sleepers
-    assert not machine.submitted
-    assert all(not joiner.groups and not joiner.statistics().waiting for joiner in machine.joiners)
-    assert not machine.window.roots
 
 
 async def perform(run: Run, gauge: Gauge, at: float, act: str) -> None:
