@@ -32,6 +32,10 @@ class ParallelStage(Composite):
     def rules(self) -> Rules:
         return Rules(self.join, self.timeout, self.on_timeout)
 
+    @property
+    def leaves_behind(self) -> bool:
+        return self.join.rule == "first" or self.timeout is not None
+
     def failing(self) -> OnError | None:
         return self.on_error
 

@@ -171,7 +171,7 @@ class SwitchStage(Composite):
             bodies[_DEFAULT] = Body(self.default)
         return bodies
 
-    def multiplicity(self, of: Callable[[Stage], int]) -> int:
+    def multiplicity(self, of: Callable[[Stage], int], left: Callable[[Stage], int]) -> int:
         """An item is in one body only."""
         return 1 + max((of(body.stage) for body in self.bodies().values()), default=0)
 

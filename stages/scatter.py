@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import anyio
 
 from pipeline.core.composite import Composite, CompositeRun, rejoin
-from pipeline.core.errors import Failure, InvariantError, ItemError, Problem
+from pipeline.core.errors import Failure, ItemError, Problem, is_bug
 from pipeline.core.groups import Group, Joined, Rules
 from pipeline.core.item import Item
 from pipeline.core.iteration import each_of
@@ -71,10 +71,15 @@ class ChildrenStage(Composite):
 
     def bodies(self) -> Mapping[str, Body]:
         most = self.options.max_children if self.options.max_open is None else self.options.max_open
-        return {"each": Body(self.options.each, frozenset({"part"}), min(most, self.options.max_children))}
+        copies = min(most, self.options.max_children)
+        return {"each": Body(self.options.each, frozenset({"part"}), copies, self.options.max_children)}
 
     def rules(self) -> Rules:
         return Rules(self.options.join, self.options.timeout, self.options.on_timeout)
+
+    @property
+    def leaves_behind(self) -> bool:
+        return self.options.join.rule == "first" or self.options.timeout is not None
 
     def failing(self) -> OnError | None:
         return self.options.on_error
@@ -108,9 +113,9 @@ class ChildrenStage(Composite):
                         truncated = True
                         break
                     await self._send_child(group, run, part)
-        except InvariantError:
-            raise
         except Exception as error:
+            if is_bug(error):
+                raise
             group.fail(Failure.of(error, self.name))
             return
         if truncated and options.on_excess == "fail":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from anyio import BrokenResourceError, CancelScope, CapacityLimiter, EndOfStream, WouldBlock, create_task_group
 
-from pipeline.core.errors import Failure
+from pipeline.core.errors import Failure, is_bug
 from pipeline.core.groups import Group, Joined, Joiner, Rules
 from pipeline.core.item import Frame, Item, Outcome
 from pipeline.core.stage import Body, OnError, Stage
@@ -110,9 +110,9 @@ class CompositeRun:
     async def _fan_out(self, item: Item) -> None:
         try:
             await self.stage.fan_out(item, self)
-        except BrokenResourceError:
-            raise
         except Exception as error:
+            if is_bug(error):
+                raise
             self.fail(item, error)
 
     # -- for subclasses -----------------------------------------------------------------------------------------

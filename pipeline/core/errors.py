@@ -58,6 +58,14 @@ class InvariantError(PipelineError):
     """The engine broke one of its own laws: a bug. It crashes the run."""
 
 
+def is_bug(error: BaseException) -> bool:
+    """Whether `error` is, or holds, a broken law of the engine, which no stage may take for the failure of an item."""
+    if isinstance(error, BaseExceptionGroup):
+        members: tuple[BaseException, ...] = error.exceptions
+        return any(is_bug(member) for member in members)
+    return isinstance(error, InvariantError)
+
+
 class RunClosed(PipelineError):
     """The run takes no more work."""
 

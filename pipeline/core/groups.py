@@ -226,11 +226,12 @@ class Joiner:
             self._changed.set()
 
     def decided(self, group: Group, joined: Joined) -> None:
+        cut_short = any(outcome.status == "cancelled" for outcome in group.outcomes.values())
+        if cut_short and joined.verdict != "ok":  # by a drain: what is missing was not tried, so nothing is known of it
+            group.item.frame.resolve(Outcome("cancelled", group.item))
+            return
         if joined.verdict == "failed":
-            if any(outcome.status == "cancelled" for outcome in group.outcomes.values()):
-                group.item.frame.resolve(Outcome("cancelled", group.item))
-            else:
-                self.reject(group, self._failure(group, joined))
+            self.reject(group, self._failure(group, joined))
             return
         item = self._combine(group, joined)
         if item is None:

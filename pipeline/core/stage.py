@@ -88,9 +88,18 @@ class Stage(ABC):
         """The most items that one entering item becomes further down the chain."""
         return 1
 
-    def multiplicity(self, of: Callable[[Stage], int]) -> int:
-        """The most items that one entering item can be alive as here, itself included; `of` tells it of a body."""
-        return 1 + sum(body.copies * of(body.stage) for body in self.bodies().values())
+    def multiplicity(self, of: Callable[[Stage], int], left: Callable[[Stage], int]) -> int:
+        """The most items that one entering item can be alive as here, itself included. `of` tells it of a body, `left`
+        what a finished member may leave behind in one."""
+        return 1 + sum(
+            body.copies * of(body.stage) + (body.members - body.copies) * left(body.stage)
+            for body in self.bodies().values()
+        )
+
+    @property
+    def leaves_behind(self) -> bool:
+        """Whether an item may go on while members of its group, told to vanish, are still on their way out."""
+        return False
 
     def resources(self) -> tuple[Resource[object], ...]:
         """What has to be open while a run uses this stage."""
@@ -108,6 +117,11 @@ class Body:
     stage: Stage
     names: frozenset[str] = frozenset()  #: what its templates see beyond what the composite sees
     copies: int = 1  #: members that one entering item can have in it at once
+    total: int | None = None  #: members that it can have in all, if that is more
+
+    @property
+    def members(self) -> int:
+        return self.copies if self.total is None else max(self.copies, self.total)
 
 
 @dataclass(frozen=True)

@@ -61,16 +61,33 @@ def bounds(stage: Stage, max_in_flight: int) -> Bounds:
 def multiplicity(stage: Stage) -> int:
     """The most items that one entering item can be alive as, itself included, in `stage`.
 
-    It is in one stage of a chain at a time; in a composite it is held while its members are out.
+    It is in one stage of a chain at a time; in a composite it is held while its members are out. Members that a join
+    did not wait for may be on their way out, in a visit that takes its time to end, while the item is further on.
     """
     most, held, factor = 1, 0, 1
     for part in stage.parts():
-        most = max(most, held + factor * part.multiplicity(multiplicity))
+        most = max(most, held + factor * part.multiplicity(multiplicity, left_behind))
+        held += factor * _left_by(part, in_body=False)
         if part.children > 1:
             held += factor  # each entering item is held while its children are out
             factor *= part.children
             most = max(most, held + factor)
     return most
+
+
+def left_behind(body: Stage) -> int:
+    """The most items that a finished member can leave behind in `body`."""
+    return sum(_left_by(part, in_body=True) for part in body.parts())
+
+
+def _left_by(part: Stage, *, in_body: bool) -> int:
+    """What an item can leave behind in one stage. At the top an item goes on only if it was joined; in a body one whose
+    join failed early is a member that has ended, and what is around it goes on."""
+    everything = part.multiplicity(multiplicity, left_behind) - 1
+    several = everything > 1
+    if part.leaves_behind or (in_body and several):
+        return everything
+    return part.multiplicity(left_behind, left_behind) - 1
 
 
 def walk(stage: Stage) -> Iterator[Stage]:

@@ -97,7 +97,7 @@ class Played:
     """What came of a plan."""
 
     records: list[Record] = field(default_factory=list[Record])
-    replies: dict[Ask, Record] = field(default_factory=dict[Ask, Record])
+    replies: list[tuple[Ask, Record]] = field(default_factory=list[tuple[Ask, Record]])
     at_end: Statistics | None = None
 
 
@@ -199,7 +199,7 @@ async def put(run: Run, ask: Ask, played: Played) -> None:
     await anyio.sleep(ask.at)
     with anyio.move_on_after(ask.patience):
         try:
-            played.replies[ask] = await run.submit(ask.value, wait=ask.wait)
+            played.replies.append((ask, await run.submit(ask.value, wait=ask.wait)))
         except (RunClosed, anyio.WouldBlock):
             pass
 
@@ -209,7 +209,7 @@ def each_root_has_one_outcome(plan: Plan, played: Played) -> None:
     assert len({record.index for record in records}) == len(records)
     assert played.at_end is not None
     settled = played.at_end.window.settled
-    seen = Counter(record.status for record in (*records, *played.replies.values()))
+    seen = Counter(record.status for record in (*records, *(record for _, record in played.replies)))
     for status in ("ok", "partial", "failed"):
         taken_by_nobody = sum(ask.patience is not None for ask in plan.asks)
         assert seen[status] <= settled[status] <= seen[status] + taken_by_nobody
@@ -220,7 +220,7 @@ def each_root_has_one_outcome(plan: Plan, played: Played) -> None:
 
 def outcomes_are_those_of_the_oracle(plan: Plan, played: Played) -> None:
     oracle = Oracle(plan.net)
-    asked = [(ask.value, record) for ask, record in played.replies.items()]
+    asked = [(ask.value, record) for ask, record in played.replies]
     for value, record in [(record.input, record) for record in played.records] + asked:
         if record.status == "cancelled":
             continue
