@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 
 class PipelineError(Exception):
@@ -61,8 +62,7 @@ class InvariantError(PipelineError):
 def is_bug(error: BaseException) -> bool:
     """Whether `error` is, or holds, a broken law of the engine, which no stage may take for the failure of an item."""
     if isinstance(error, BaseExceptionGroup):
-        members: tuple[BaseException, ...] = error.exceptions
-        return any(is_bug(member) for member in members)
+        return any(is_bug(member) for member in cast("BaseExceptionGroup[BaseException]", error).exceptions)
     return isinstance(error, InvariantError)
 
 
