@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import typer
 
@@ -18,7 +18,7 @@ def ended(command: Callable[[], int], voice: Voice, help: str) -> NoReturn:
     """Run `command` and exit with its code, or with that of what it raised."""
     try:
         code = command()
-        sys.stdout.flush()
+        _flush(sys.stdout)
     except BrokenPipeError:
         _forget_stdout()
         code = OUTPUT_CLOSED
@@ -35,13 +35,18 @@ def leave(code: int) -> NoReturn:
     """Exit with `code`, at once when abandoned blocking calls would keep the interpreter waiting for their end."""
     others = (thread for thread in threading.enumerate() if thread is not threading.main_thread())
     if any(not thread.daemon for thread in others):
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except (OSError, ValueError, AttributeError):
-                pass
-        os._exit(code)
+        try:
+            _flush(sys.stdout)
+            _flush(sys.stderr)
+        finally:
+            os._exit(code)
     raise typer.Exit(code)
+
+
+def _flush(stream: TextIO | None) -> None:
+    """Flush what may be closed since the start, when the interpreter sets it to None."""
+    if stream is not None:
+        stream.flush()
 
 
 def _forget_stdout() -> None:

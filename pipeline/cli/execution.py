@@ -17,7 +17,7 @@ from anyio import create_task_group
 
 from pipeline.cli.closing import Failures, closing, opening, verdict
 from pipeline.cli.ends import Heard, Watched
-from pipeline.cli.exits import OUTPUT_CLOSED, code_of, told
+from pipeline.cli.exits import BROKEN, OUTPUT_CLOSED, code_of, told
 from pipeline.cli.interrupts import Interrupts, watch_reader
 from pipeline.cli.voice import Voice
 from pipeline.core.pipeline import Pipeline
@@ -81,7 +81,7 @@ class _Execution:
                 tg.start_soon(watch_reader, 1, self._reader_left)
             show = self._progress()
             if show is not None:
-                tg.start_soon(show)
+                tg.start_soon(_shown, show)
             await self._run()
             tg.cancel_scope.cancel()
 
@@ -145,10 +145,10 @@ class _Execution:
         return code
 
     def _code(self, error: BaseException | None) -> int:
+        if error is not None and not (self.reader_left and code_of(error) != BROKEN):
+            return code_of(error)
         if self.reader_left:
             return OUTPUT_CLOSED
-        if error is not None:
-            return code_of(error)
         asked = self.interrupts.code if self.interrupts is not None else None
         now = self._look()
         if now is None or self.records is None:
@@ -156,6 +156,14 @@ class _Execution:
         if asked is not None and (not self.records.ended or now.window.settled["cancelled"]):
             return asked
         return verdict(now)
+
+
+async def _shown(show: Callable[[], Coroutine[object, object, None]]) -> None:
+    """Show progress, for as long as there is somewhere to show it: a terminal that is gone must not end the run."""
+    try:
+        await show()
+    except (OSError, SystemExit):  # rich exits when a pipe breaks
+        pass
 
 
 def chosen_progress(job: Job) -> Progress:

@@ -21,7 +21,7 @@ from pipeline.cli.voice import Voice
 from pipeline.core.run import Run
 
 _ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-_STATUS = getattr(signal, "SIGUSR1", None)
+_STATUS = tuple(getattr(signal, name) for name in ("SIGUSR1",) if hasattr(signal, name))
 
 #: seconds between two looks at whether the reader of stdout is still there
 _LOOK = 0.05
@@ -41,11 +41,15 @@ class Interrupts:
 
     async def listen(self, *, task_status: TaskStatus[None]) -> None:
         """Act on signals until cancelled."""
-        listened = (*_ENDING, _STATUS) if _STATUS is not None else _ENDING
+        # What was ignored from the start, as nohup does, stays ignored.
+        listened = [number for number in (*_ENDING, *_STATUS) if signal.getsignal(number) is not signal.SIG_IGN]
+        if not listened or os.name == "nt":
+            task_status.started()
+            return
         with open_signal_receiver(*listened) as received:
             task_status.started()
             async for number in received:
-                if number == _STATUS:
+                if number in _STATUS:
                     self._tell_status()
                 else:
                     self._end(number)
@@ -70,6 +74,7 @@ class Interrupts:
         if self.code is None:
             self.code = INTERRUPTED if number == signal.SIGINT else TERMINATED
         if self._count > 2:
+            self._voice.restore()
             os._exit(self.code)
         if self._count == 2 or self.run is None:
             self._voice.note("cancelling what is in flight (once more: exit at once)")

@@ -108,8 +108,9 @@ def _fork(branches: Sequence[tuple[str, Block]]) -> Block:
             row = len(rows)
             head = label[:-2].ljust(longest - 2, "─") + label[-2:] if number == block.top else " " * longest
             left = "─" * (row == entrances[0]) or " "
-            tail = " " + "─" * (widest - block.width) if number == block.bottom else " " * (widest - block.width + 1)
-            body = text + (tail + "─" if number == block.bottom else tail + " ")
+            room = widest - block.width + 1
+            gap = "─" if text.endswith("─") else " "
+            body = text + (gap + "─" * room if number == block.bottom else " " * (room + 1))
             rows.append(left + _rail(row, entrances, "┬├└─") + head + body + _rail(row, exits, "┐┤┴─"))
     last = exits[-1]
     return Block(tuple(row + ("─" if number == last else " ") for number, row in enumerate(rows)), entrances[0], last)
