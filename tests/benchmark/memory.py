@@ -50,6 +50,7 @@ class Found:
     ahead: int = 0  #: most prompts that were written and not yet read from the run's output, at the end of a pause
     allowed: int = 0  #: most that there may be
     resident_early: float = 0.0  #: MiB
+    resident_half: float = 0.0
     resident_late: float = 0.0
     resident_peak: float = 0.0
 
@@ -69,9 +70,13 @@ class Running:
             [sys.executable, str(HERE / "memory_source.py"), str(items), str(counter)], stdout=subprocess.PIPE
         )
         assert self.source.stdout is not None
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path[1:2]])}
+        path = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
         self.run = subprocess.Popen(
-            command, stdin=self.source.stdout, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+            command,
+            stdin=self.source.stdout,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path},
         )
         assert self.run.stdout is not None
         assert self.run.stderr is not None
@@ -152,6 +157,8 @@ def measure(found: Found, running: Running, options: argparse.Namespace) -> None
             found.ahead = max(found.ahead, running.written() - read)
         if not found.resident_early and read >= early:
             found.resident_early = running.memory("VmRSS")
+        if not found.resident_half and read >= options.items // 2:
+            found.resident_half = running.memory("VmRSS")
         if not found.resident_late and read >= late:
             found.peak, found.bound, found.window = running.ask()
             found.resident_late, found.resident_peak = running.memory("VmRSS"), running.memory("VmHWM")
@@ -196,7 +203,17 @@ def main() -> None:
             results.append(found)
     print(
         table(
-            ("run", "seconds", "peak alive", "bound", "MiB early", "MiB late", "MiB peak", "growth (goal < 20)"),
+            (
+                "run",
+                "seconds",
+                "peak alive",
+                "bound",
+                "MiB at 10,000",
+                "half way",
+                "at the end",
+                "peak",
+                "growth (goal < 20)",
+            ),
             [
                 (
                     f"{each.mode}, {each.backend}",
@@ -204,6 +221,7 @@ def main() -> None:
                     each.peak,
                     each.bound,
                     f"{each.resident_early:.1f}",
+                    f"{each.resident_half:.1f}",
                     f"{each.resident_late:.1f}",
                     f"{each.resident_peak:.1f}",
                     f"{each.growth:.1f} MiB",
