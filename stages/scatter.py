@@ -116,7 +116,8 @@ class ChildrenStage(Composite):
         except Exception as error:
             if is_bug(error):
                 raise
-            group.fail(Failure.of(error, self.name))
+            if not group.closed:
+                run.fail(group.item, error)
             return
         if truncated and options.on_excess == "fail":
             text = (

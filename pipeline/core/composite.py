@@ -12,9 +12,17 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from anyio import BrokenResourceError, CancelScope, CapacityLimiter, EndOfStream, WouldBlock, create_task_group
+from anyio import (
+    BrokenResourceError,
+    CancelScope,
+    CapacityLimiter,
+    ClosedResourceError,
+    EndOfStream,
+    WouldBlock,
+    create_task_group,
+)
 
-from pipeline.core.errors import Failure, is_bug
+from pipeline.core.errors import CallsClosed, Failure, Skip, is_bug
 from pipeline.core.groups import Group, Joined, Joiner, Rules
 from pipeline.core.item import Frame, Item, Outcome
 from pipeline.core.stage import Body, OnError, Stage
@@ -120,10 +128,13 @@ class CompositeRun:
     def fail(self, item: Item, error: Exception) -> None:
         """Fail `item`, whose fan-out raised."""
         group = item.frame.inner
-        if isinstance(group, Group):
+        if isinstance(group, Group) and not isinstance(error, (Skip, CallsClosed)):
             group.fail(Failure.of(error, self.stage.name))
-        elif item.frame.revoked:
-            item.frame.retire()
+            return
+        if group is not None:
+            group.revoke()
+        if item.frame.revoked:
+            item.frame.drop()
         else:
             self.scope.fail(item, error, self.stage.name, self.stage.failing())
 
@@ -143,7 +154,7 @@ class CompositeRun:
                 outbox.send_nowait(item)
             except WouldBlock:
                 blocked.append((outbox, item))
-            except BrokenResourceError:  # the body has left, because the run is being torn down
+            except (BrokenResourceError, ClosedResourceError):  # the body or its entry has gone: this is torn down
                 item.frame.resolve(Outcome("cancelled", item))
                 self.task_group.cancel_scope.cancel()
         if blocked:
@@ -162,10 +173,16 @@ class CompositeRun:
                 if group.closed:
                     return
                 await send(group, self)
-        except BrokenResourceError:  # the body has left, because the run is being torn down
+        except (BrokenResourceError, ClosedResourceError):  # the body or its entry has gone: this is torn down
             self.task_group.cancel_scope.cancel()
         finally:
             self._senders.release_on_behalf_of(group)
+
+    async def _hand_over(self, outbox: Outbox, item: Item) -> None:
+        try:
+            await hand_over(outbox, item)
+        except (BrokenResourceError, ClosedResourceError):  # the body or its entry has gone: this is torn down
+            self.task_group.cancel_scope.cancel()
 
     async def _send_blocked(self, group: Group, blocked: Sequence[tuple[Outbox, Item]]) -> None:
         outer = group.scope
@@ -175,7 +192,7 @@ class CompositeRun:
                 scope.cancel()
             async with create_task_group() as tg:
                 for outbox, item in blocked:
-                    tg.start_soon(hand_over, outbox, item)
+                    tg.start_soon(self._hand_over, outbox, item)
         group.scope = outer
 
 

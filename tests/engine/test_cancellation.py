@@ -11,7 +11,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from pipeline.core.run import Run
-from pipeline.core.virtual import virtual
+from tests.engine.schedules import run_in
 from tests.engine.topologies import TOPOLOGIES, nothing_is_left, pipeline
 
 VALUES = range(8)
@@ -60,7 +60,7 @@ def at_every_point(backend: str, topology: str, cancel: Callable[[Host, float, i
             assert len(anyio.get_running_tasks()) == before, f"tasks are left after {turns} turns at {at} s"
             host.assert_clean()
 
-        anyio.run(main, **virtual(backend))
+        run_in(backend, turns, main)
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
@@ -110,10 +110,13 @@ def test_the_block_can_be_left_at_any_point(backend: str, topology: str) -> None
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_block_can_be_left_by_an_error_at_any_point(backend: str, topology: str) -> None:
     async def leave(host: Host, at: float, turns: int) -> None:
-        with pytest.raises(KeyError, match="mine"):
+        async def fails() -> None:
             async with host.pipe.open(VALUES) as host.run:
                 await after(at, turns, lambda: None)
                 raise KeyError("mine")
+
+        with pytest.raises(KeyError, match="mine"):
+            await fails()
 
     at_every_point(backend, topology, leave)
 

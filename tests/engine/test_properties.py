@@ -6,9 +6,8 @@ Many more examples: `HYPOTHESIS_PROFILE=deep pytest tests/engine/test_properties
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from random import Random
 from typing import Any
 
 import anyio
@@ -16,15 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.core import feeder, workers
 from pipeline.core.errors import RunClosed
 from pipeline.core.pipeline import Pipeline
 from pipeline.core.record import Record
 from pipeline.core.run import Run
 from pipeline.core.statistics import Statistics
-from pipeline.core.virtual import virtual
-from tests.engine.topologies import nothing_is_left
 from tests.engine.networks import TICK, Builder, Gauge, Net, Oracle, Work, nets, nodes, timing_matters
+from tests.engine.schedules import run_in
+from tests.engine.topologies import nothing_is_left
 
 #: per backend; the default profile asks for 100 of a test, which is too few here
 EXAMPLES = max(250, settings().max_examples)
@@ -99,26 +97,6 @@ class Played:
     records: list[Record] = field(default_factory=list[Record])
     replies: list[tuple[Ask, Record]] = field(default_factory=list[tuple[Ask, Record]])
     at_end: Statistics | None = None
-
-
-def uneven_clock(seed: int) -> Callable[[], float]:
-    """What the engine takes for the processor's clock: now and then a visit seems long, so that it lets others run."""
-    chance, now = Random(seed), 0.0
-
-    def monotonic() -> float:
-        nonlocal now
-        now += 0.006 if chance.random() < 0.2 else 0.0
-        return now
-
-    return monotonic
-
-
-def play_in(backend: str, plan: Plan) -> Played:
-    """Play `plan` in virtual time; two plays of it take the same turns."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (workers, feeder):
-            patch.setattr(module, "monotonic", uneven_clock(plan.seed))
-        return anyio.run(play, plan, **virtual(backend))
 
 
 async def play(plan: Plan) -> Played:
@@ -239,7 +217,7 @@ def outcomes_are_those_of_the_oracle(plan: Plan, played: Played) -> None:
 @settings(max_examples=EXAMPLES)
 @given(plan=plans)
 def test_random_networks_keep_the_laws(backend: str, plan: Plan) -> None:
-    played = play_in(backend, plan)
+    played = run_in(backend, plan.seed, play, plan)
     each_root_has_one_outcome(plan, played)
     if plan.ordered:
         order = [record.index for record in played.records]
@@ -253,7 +231,7 @@ def test_random_networks_keep_the_laws(backend: str, plan: Plan) -> None:
 def test_both_backends_give_equal_records_when_timing_cannot_matter(plan: Plan) -> None:
     if not plan.predictable or not plan.undisturbed or plan.asks:
         return
-    one, other = (play_in(backend, plan).records for backend in ("asyncio", "trio"))
+    one, other = (run_in(backend, plan.seed, play, plan).records for backend in ("asyncio", "trio"))
     assert in_order(one) == in_order(other)
 
 

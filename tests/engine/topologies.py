@@ -1,4 +1,4 @@
-"""Four small pipelines that between them have every kind of wait: used where a law has to hold at every point of a run."""
+"""Four small pipelines that between them have every kind of wait: for laws that hold at every point of a run."""
 
 from __future__ import annotations
 
