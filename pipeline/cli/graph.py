@@ -34,7 +34,8 @@ def graph(
         )
         stage = read_pipeline(pipeline, changes).stage
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        typer.echo(mermaid(stage) if format == "mermaid" else draw(stage, width))
+        picture = mermaid(stage) if format == "mermaid" else draw(stage, width)
+        typer.echo(picture.encode())  # UTF-8, whatever the locale says
         return 0
 
     ended(command, Voice(), "penstock graph --help")

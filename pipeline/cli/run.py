@@ -262,7 +262,7 @@ def _refuse_files(inputs: Sequence[str]) -> None:
     if inputs and inputs[0].endswith((".yaml", ".yml", ".toml")):
         raise UsageError(
             f"-m, -p, -s and --schema (or their PENSTOCK_ variables) run without a pipeline file, so "
-            f"{inputs[0]} would be read as input; to change a file use --set models.NAME.use=provider/model"
+            f"{inputs[0]} would be read as input; to change a file use --set models.NAME=provider/model"
         )
 
 
@@ -332,7 +332,7 @@ def _print_config(given: Flags) -> int:
         raise UsageError("--print-config does not include --set; give it to the run, or write it into the file")
     text = _ad_hoc_text(given)
     read_text(text, "-m", Changes())
-    typer.echo(text, nl=False)
+    typer.echo(text.encode(), nl=False)
     return 0
 
 

@@ -13,7 +13,7 @@ PipelineFile = Annotated[
 ]
 Set = Annotated[
     list[str] | None,
-    repeated("--set", metavar="A.B=C", help="Change the file: stages.draft.concurrency=8, models.fake.seed=2."),
+    repeated("--set", metavar="A.B=C", help="Change the file: stages.draft.concurrency=8, models.fake=openai/gpt-5.5."),
 ]
 Var = Annotated[list[str] | None, repeated("--var", metavar="NAME=VALUE", help="What templates see as vars.NAME.")]
 AllowImport = Annotated[

@@ -1,7 +1,9 @@
 """Applies `--set a.b=c` to a document before it is checked, so that a flag obeys the rules of the file.
 
 `models.NAME.option`, `stages.NAME.option` (wherever the stage stands), `pipeline.option` and `vars.name`; further keys
-step into mappings. What a flag sets is marked with the flag itself, and so are the problems that it makes.
+step into mappings. `models.NAME=provider/model` stands for a whole model, so that one with options that another
+provider does not take can be exchanged. What a flag sets is marked with the flag itself, and so are the problems that
+it makes.
 """
 
 from __future__ import annotations
@@ -44,13 +46,17 @@ def _applied(root: Table, override: str, mark: Mark, kinds: Collection[str]) -> 
     section = keys[0]
     if section not in _SECTIONS:
         raise _Refused(f"there is no section {section!r} to set", _nearest(section, _SECTIONS))
-    if len(keys) < (3 if section in ("models", "stages") else 2):
+    if len(keys) < (3 if section == "stages" else 2):
         raise _Refused(f"say what to set in {path!r}", f"for example {path}.option={text or 'value'}")
     new = Entry(keys[-1], mark, flag_scalar(text, mark))
     if section == "stages":
         stage = _stage(root, keys[1], kinds)
         return _replaced(root, stage, _with(stage, keys[2:-1], new, f"stages.{keys[1]}"))
-    if root.get(section) is None and section != "models":
+    if section == "models" and len(keys) == 2:
+        new = Entry(keys[1], mark, Table((Entry("use", mark, new.value),), mark))
+    elif section == "models" and root.get(section) is None:
+        return _with(root, keys[:-1], new, "")  # which says that there is no such model
+    if root.get(section) is None:
         root = root.with_entry(Entry(section, mark, Table((), mark)))
     return _with(root, keys[:-1], new, "")
 

@@ -129,6 +129,16 @@ def test_set_changes_what_the_simulator_says_and_how_long_it_takes(tmp_path: Pat
     assert _seconds(slow.words[-1]) >= 1.5 > _seconds(one.words[-1])
 
 
+def test_set_exchanges_a_whole_model(simple: Path, tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text("version: 1\nmodels: {fake: {use: sim/default, latency: 1h}}\nstages: [{agent: say}]\n")
+    assert penstock("run", "-r", file, "--set", "models.fake=sim/echo", stdin=b"x\n").out == b"x\n"
+    assert penstock("validate", file, "--set", "models.fake=openai/gpt-5.5").code == 0
+    file.write_text("version: 1\nstages: [{agent: say, model: sim/default}]\n")
+    added = ("--set", "models.new=sim/echo", "--set", "stages.say.model=new")
+    assert penstock("run", "-r", file, *added, stdin=b"x\n").out == b"x\n"
+
+
 def test_vars_and_the_environment_reach_the_pipeline(tmp_path: Path) -> None:
     file = tmp_path / "p.yaml"
     file.write_text(
