@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from pipeline.core.composite import Composite, CompositeRun, member, rejoin
 from pipeline.core.errors import DefinitionError, Problem
-from pipeline.core.groups import Group, Joined, Rules
+from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Item
+from pipeline.core.joiner import Rules
 from pipeline.core.joins import Join, OnTimeout, join_problems
 from pipeline.core.names import Fields
 from pipeline.core.stage import Body, OnError, Stage, as_bodies

@@ -15,9 +15,10 @@ import anyio
 
 from pipeline.core.composite import Composite, CompositeRun, rejoin
 from pipeline.core.errors import Failure, ItemError, Problem, is_bug
-from pipeline.core.groups import Group, Joined, Rules
+from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Item
 from pipeline.core.iteration import each_of
+from pipeline.core.joiner import Rules
 from pipeline.core.joins import Join, OnTimeout, join_problems
 from pipeline.core.names import Fields
 from pipeline.core.stage import Body, OnError, Stage, Template, as_stage

@@ -6,96 +6,17 @@ buffer, groups, visits) belongs to a root that holds a credit, so this one numbe
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import anyio
-
+from pipeline.core.credits import Credits
 from pipeline.core.errors import Failure, InvariantError, ItemError
-from pipeline.core.item import Frame, Item, Outcome
+from pipeline.core.item import Frame, Outcome
 from pipeline.core.record import STATUSES, Input, Record, Status
 from pipeline.core.results import Results
-from pipeline.core.state import ConversationState
-from pipeline.core.usage import Cost, Usage
-
-NO_USAGE = Usage()
-
-
-class Root(Frame):
-    """One input record's life in a run: the bottom frame of every item that comes of it.
-
-    What can change, beyond a frame's own: `live` (frames not retired), `usage` and `cost` (charged by calls),
-    `settled`, `reply` (where a submitted root's record goes).
-    """
-
-    __slots__ = ("cost", "deadline", "done", "id", "index", "live", "record", "reply", "settled", "usage", "window")
-
-    def __init__(self, window: Window, record: Input, index: int) -> None:
-        self.group = window
-        self.window = window
-        self.slot = ""
-        self.parent = None
-        self.root = self
-        self.names = window.names
-        self.revoked = False
-        self.retired = False
-        self.touched = True
-        self.hops = 0
-        self.visitor = None
-        self.inner = None
-        self.record = record
-        self.id = record.id if record.id is not None else str(index)
-        self.index = index
-        self.live = 0
-        self.usage = NO_USAGE
-        self.cost: Cost | None = None
-        self.deadline: float | None = None
-        self.done = False
-        self.settled = False
-        self.reply: Reply | None = None
-        self.grow()
-
-    def grow(self) -> None:
-        """Count one more frame; the bound that the pipeline printed holds at every instant."""
-        self.live += 1
-        window = self.window
-        window.alive += 1
-        if window.alive > window.peak:
-            window.peak = window.alive
-            if window.alive > window.bound:
-                raise InvariantError(f"{window.alive} items are alive, the bound is {window.bound}")
-
-    def shrink(self) -> None:
-        """Count one frame less; the last one of a settled root gives the credit back."""
-        self.live -= 1
-        self.window.alive -= 1
-        if not self.live and self.settled:
-            self.window.release()
-
-    def charge(self, usage: Usage, cost: Cost | None) -> None:
-        """Add an attempt to the account of this root, and of the run."""
-        window = self.window
-        self.usage = self.usage + usage
-        window.usage = window.usage + usage
-        if cost is not None:
-            self.cost = cost if self.cost is None else self.cost + cost
-            window.cost = cost if window.cost is None else window.cost + cost
-
-
-class Reply:
-    """Where the record of a submitted root is put, for the task that waits for it."""
-
-    __slots__ = ("arrived", "record")
-
-    def __init__(self) -> None:
-        self.arrived = anyio.Event()
-        self.record: Record | None = None
-
-    def put(self, record: Record) -> None:
-        self.record = record
-        self.arrived.set()
+from pipeline.core.root import NO_USAGE, Root, record_of
+from pipeline.core.usage import Cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,20 +46,20 @@ class Settling(NamedTuple):
     emptied: Callable[[], None]
 
 
-class Window:
-    """The admission window of one run, and the table of its open roots. The outermost fold of every lineage."""
+class Window(Credits):
+    """The admission window of one run: its credits, and the table of the roots that hold them. The outermost fold of
+    every lineage."""
 
     label = ""
 
     def __init__(
         self, max_in_flight: int, bound: int, names: dict[str, object], results: Results, on: Settling
     ) -> None:
-        self.limit = max_in_flight
+        super().__init__(max_in_flight)
         self.bound = bound
         self.names = names
         self.results = results
         self.on = on
-        self.in_flight = 0
         self.alive = 0
         self.peak = 0
         self.usage = NO_USAGE
@@ -147,70 +68,6 @@ class Window:
         self.counts: dict[Status, int] = dict.fromkeys(STATUSES, 0)  #: settled roots
         self.ended: dict[Status, int] = dict.fromkeys(STATUSES, 0)  #: roots with an outcome, taken or not
         self.roots: dict[int, Root] = {}  #: open ones, oldest first
-        self.paused = False
-        self.closed = False  #: the run takes no new roots
-        self._waiting: deque[anyio.Event] = deque()
-        self._promised = 0  #: credits of those who were woken and have not run yet
-
-    # -- credits ------------------------------------------------------------------------------------------------
-
-    @property
-    def free(self) -> bool:
-        """A credit can be had at once. Nobody gets ahead of those who wait for one."""
-        return self.in_flight + self._promised < self.limit and not self._waiting and not self.paused
-
-    async def wait_free(self) -> None:
-        """Wait for the right to a credit, first come, first served. Call `admit` or `pass_on` before anything is
-        awaited."""
-        if self.free:
-            return
-        turn = anyio.Event()
-        self._waiting.append(turn)
-        await self._wait_turn(turn)
-        while self.paused and not self.closed:  # since it was woken: it stays the first
-            turn = anyio.Event()
-            self._waiting.appendleft(turn)
-            await self._wait_turn(turn)
-
-    async def _wait_turn(self, turn: anyio.Event) -> None:
-        try:
-            await turn.wait()
-        except BaseException:
-            if turn.is_set():
-                self._promised -= 1
-                self.pass_on()
-            else:
-                self._waiting.remove(turn)
-            raise
-        self._promised -= 1
-
-    def pass_on(self) -> None:
-        """Let those who wait have the credits that are free."""
-        while self._waiting and self.in_flight + self._promised < self.limit and not self.paused:
-            self._promised += 1
-            self._waiting.popleft().set()
-
-    def release(self) -> None:
-        """Give one credit back."""
-        self.in_flight -= 1
-        if self._waiting:
-            self.pass_on()
-
-    def close(self) -> None:
-        """Admit nothing more: who waits for a credit is woken to see it."""
-        self.closed = True
-        while self._waiting:
-            self._promised += 1
-            self._waiting.popleft().set()
-
-    def pause(self) -> None:
-        """Let nobody have a credit until `resume`."""
-        self.paused = True
-
-    def resume(self) -> None:
-        """Let credits be had again."""
-        self.paused = False
-        self.pass_on()
 
     # -- roots --------------------------------------------------------------------------------------------------
 
@@ -307,26 +164,3 @@ class Window:
             dict(self.counts),
             self.paused,
         )
-
-
-def first_item(root: Root) -> Item:
-    """The item that enters the pipeline for `root`."""
-    return Item(root.record.value, ConversationState(root.record.messages), root)
-
-
-def record_of(root: Root, outcome: Outcome) -> Record:
-    """The record that `root` leaves behind when it ends with `outcome`."""
-    item = outcome.item
-    done = outcome.status == "ok" or outcome.status == "partial"
-    return Record(
-        root.id,
-        root.index,
-        outcome.status,
-        item.value if done and item is not None else None,
-        item.state.outputs if item is not None else {},
-        outcome.failure,
-        root.usage,
-        root.cost,
-        root.record.fields or root.record.value,
-        item.missing if item is not None else (),
-    )

@@ -23,8 +23,9 @@ from anyio import (
 )
 
 from pipeline.core.errors import CallsClosed, Failure, Skip, is_bug
-from pipeline.core.groups import Group, Joined, Joiner, Rules
+from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Frame, Item, Outcome
+from pipeline.core.joiner import Joiner, Rules
 from pipeline.core.stage import Body, OnError, Stage
 from pipeline.core.streams import Exit, Inbox, Outbox, hand_over
 from pipeline.core.topology import fuse

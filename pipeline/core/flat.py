@@ -11,11 +11,12 @@ from dataclasses import replace
 
 import anyio
 
-from pipeline.core.admission import Window, record_of
+from pipeline.core.admission import Window
 from pipeline.core.errors import InvariantError
 from pipeline.core.item import Frame, Item, Outcome
 from pipeline.core.record import Record, Status
 from pipeline.core.results import Delivery
+from pipeline.core.root import record_of
 
 #: from the best to the worst; a root without children is skipped, because it leaves no record
 _RANK: tuple[Status, ...] = ("skipped", "ok", "partial", "failed", "cancelled")

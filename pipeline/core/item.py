@@ -14,7 +14,7 @@ from pipeline.core.record import Status
 from pipeline.core.state import ConversationState
 
 if TYPE_CHECKING:
-    from pipeline.core.admission import Root
+    from pipeline.core.root import Root
 
 
 class Item(NamedTuple):

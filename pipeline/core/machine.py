@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import anyio
 from anyio import BrokenResourceError, CancelScope, ClosedResourceError, create_task_group
 
-from pipeline.core.admission import Root, Settling, Window, first_item
+from pipeline.core.admission import Settling, Window
 from pipeline.core.deadlines import Deadlines
 from pipeline.core.errors import Failure, InvariantError, RunStopped
-from pipeline.core.groups import Joiner
 from pipeline.core.item import Outcome
+from pipeline.core.joiner import Joiner
 from pipeline.core.ports import Resource
 from pipeline.core.record import Status
 from pipeline.core.results import Results
+from pipeline.core.root import Root, first_item
 from pipeline.core.scope import Scope
 from pipeline.core.statistics import Meter, Statistics
 from pipeline.core.streams import Edge, Exit, hand_over

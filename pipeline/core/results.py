@@ -19,7 +19,7 @@ from pipeline.core.record import Record
 from pipeline.core.streams import BURST
 
 if TYPE_CHECKING:
-    from pipeline.core.admission import Root
+    from pipeline.core.root import Root
 
 
 class Yields(Protocol):

@@ -6,7 +6,6 @@ from typing import TypeVar, cast
 
 from anyio import WouldBlock
 
-from pipeline.core.admission import Reply, Root
 from pipeline.core.errors import PipelineError, RunClosed, RunStopped
 from pipeline.core.feeder import as_input
 from pipeline.core.item import Outcome
@@ -14,6 +13,7 @@ from pipeline.core.machine import DrainMode, Machine
 from pipeline.core.ports import Resource
 from pipeline.core.record import Record
 from pipeline.core.results import Results
+from pipeline.core.root import Reply, Root
 from pipeline.core.statistics import Statistics
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.core.admission import WindowStatistics
-from pipeline.core.groups import GroupStatistics
+from pipeline.core.joiner import GroupStatistics
 from pipeline.core.slots import Slots, SlotStatistics
 from pipeline.core.streams import EdgeStatistics
 from pipeline.core.usage import Cost, Usage

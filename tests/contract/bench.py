@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import anyio
 
-from pipeline.core.admission import Root, first_item
 from pipeline.core.errors import Skip
 from pipeline.core.feeder import as_input
 from pipeline.core.item import Item, Outcome
 from pipeline.core.machine import Machine
 from pipeline.core.pipeline import Pipeline
+from pipeline.core.root import Root, first_item
 from pipeline.core.stage import Stage
 from pipeline.core.streams import open_edge
 

@@ -1,0 +1,182 @@
+"""From the flags of a run to what is to be run: the pipeline, its input and its output."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+
+from pipeline.cli import ends
+from pipeline.cli.definition import Changes, read_pipeline, read_text
+from pipeline.cli.execution import Backend, Job
+from pipeline.cli.exits import UsageError
+from pipeline.cli.flags import pairs
+from pipeline.cli.voice import Voice
+from pipeline.config.adhoc import ad_hoc, short_schema
+from pipeline.core.codec import BadJson, decode
+from pipeline.core.pipeline import Pipeline
+from pipeline.observe.progress import Progress
+
+ITEM_TIMEOUT = 1800.0  #: seconds, so that one stuck record cannot hold up a run for good
+GRACE = 30.0  #: seconds for what is in flight after the first signal
+EXAMPLES = """no input: stdin is a terminal. Name a file, or pipe records in:
+  penstock run review.yaml prompts.jsonl -o out.jsonl
+  echo "good morning" | penstock run -m sim/echo -p 'Translate to French: {{ prompt }}' -r"""
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """The flags of one run, as they were given."""
+
+    words: tuple[str, ...]
+    output: str
+    overwrite: bool
+    append: bool
+    ordered: bool
+    limit: int | None
+    concurrency: int | None
+    overrides: tuple[str, ...]
+    variables: tuple[str, ...]
+    model: str | None
+    prompts: tuple[str, ...]
+    system: str | None
+    schema: str | None
+    raw: bool
+    raw_field: str | None
+    input_format: str
+    field: str | None
+    id_field: str | None
+    item_timeout: float | None
+    max_failures: int | float | None
+    max_in_flight: int | None
+    grace: float | None
+    allow_import: tuple[str, ...]
+    backend: Backend
+    progress: Progress
+
+    @property
+    def ad_hoc(self) -> bool:
+        """Whether the pipeline is in the flags instead of a file."""
+        return self.model is not None or bool(self.prompts) or self.system is not None or self.schema is not None
+
+
+def job_of(given: Flags, voice: Voice) -> Job:
+    """What the flags ask for. Raises `UsageError`, `ConfigError` and `DefinitionError`."""
+    name, inputs = _split(given)
+    pipeline = _pipeline(given, name)
+    source = ends.source(
+        paths=inputs,
+        format=given.input_format,
+        field=given.field,
+        id_field=given.id_field,
+        limit=given.limit,
+        notice=voice.note,
+    )
+    mode = "overwrite" if given.overwrite else "append" if given.append else "create"
+    if given.raw or given.raw_field is not None:
+        sink = ends.sink("raw", path=given.output, field=given.raw_field, mode=mode, inputs=inputs)
+    else:
+        sink = ends.sink("jsonl", path=given.output, mode=mode, inputs=inputs)
+    return Job(
+        name=name or given.model or "",
+        pipeline=pipeline,
+        source=source,
+        sink=sink,
+        inputs=inputs,
+        output=given.output,
+        backend=given.backend,
+        progress=given.progress,
+        grace=GRACE if given.grace is None else given.grace,
+        voice=voice,
+    )
+
+
+def _split(given: Flags) -> tuple[str | None, tuple[str, ...]]:
+    """The pipeline file, None for an ad hoc pipeline, and the inputs. Raises `UsageError`."""
+    if given.overwrite and given.append:
+        raise UsageError("--overwrite and --append exclude each other")
+    if (given.overwrite or given.append) and given.output == "-":
+        raise UsageError("--overwrite and --append are about a file: name it with -o")
+    name, inputs = (None, given.words) if given.ad_hoc else (next(iter(given.words), None), given.words[1:])
+    if given.ad_hoc:
+        _refuse_files(inputs)
+    if not inputs and _is_terminal(sys.stdin):
+        raise UsageError(EXAMPLES)
+    if name is None and not given.ad_hoc:
+        raise UsageError("name a pipeline file, or a model with -m (sim/default needs no key)")
+    return name, inputs or ("-",)
+
+
+def _refuse_files(inputs: Sequence[str]) -> None:
+    if inputs and inputs[0].endswith((".yaml", ".yml", ".toml")):
+        raise UsageError(
+            f"-m, -p, -s and --schema (or their PENSTOCK_ variables) run without a pipeline file, so "
+            f"{inputs[0]} would be read as input; to change a file use --set models.NAME=provider/model"
+        )
+
+
+def _pipeline(given: Flags, name: str | None) -> Pipeline:
+    changes = _changes(given)
+    return read_text(_ad_hoc_text(given), "-m", changes) if name is None else read_pipeline(name, changes)
+
+
+def _changes(given: Flags) -> Changes:
+    asked = {"max_in_flight": given.max_in_flight, "max_failures": given.max_failures}
+    options: dict[str, object] = {option: value for option, value in asked.items() if value is not None}
+    if given.ordered:
+        options["ordered"] = True
+    if given.item_timeout is not None:
+        options["item_timeout"] = None if given.item_timeout == inf else given.item_timeout
+    return Changes(
+        given.overrides,
+        pairs(given.variables, "--var"),
+        given.allow_import,
+        given.concurrency,
+        options,
+        {"item_timeout": ITEM_TIMEOUT},
+    )
+
+
+def _ad_hoc_text(given: Flags) -> str:
+    """The pipeline file that the flags stand for. Raises `UsageError`."""
+    if given.model is None:
+        raise UsageError("-p, -s and --schema need a model: -m provider/model (sim/default needs no key)")
+    try:
+        return ad_hoc(given.model, given.prompts, system=given.system, schema=_schema(given.schema))
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _schema(text: str | None) -> object:
+    """What `--schema` says: the fields, or the schema in a file."""
+    if text is None:
+        return None
+    if not text.endswith(".json"):
+        return short_schema(text)
+    try:
+        with open(text, "rb") as file:
+            return decode(file.read())
+    except OSError as error:
+        raise UsageError(f"--schema {text}: {(error.strerror or str(error)).lower()}") from None
+    except BadJson as error:
+        raise UsageError(f"--schema {text}: {error}") from None
+
+
+def config_of(given: Flags) -> str:
+    """The ad hoc pipeline as a file, if it is valid. Raises `UsageError` and `ConfigError`."""
+    if not given.ad_hoc:
+        raise UsageError("--print-config shows the file that -m and -p stand for; give -m")
+    if given.overrides:
+        raise UsageError("--print-config does not include --set; give it to the run, or write it into the file")
+    text = _ad_hoc_text(given)
+    read_text(text, "-m", Changes())
+    return text
+
+
+def _is_terminal(stream: object) -> bool:
+    try:
+        return os.isatty(stream.fileno())  # pyright: ignore
+    except (OSError, ValueError, AttributeError):
+        return False

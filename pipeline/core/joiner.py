@@ -1,0 +1,192 @@
+"""The groups of one composite in one run, and the way out for what they join.
+
+What a group decides is put where the composite's one sender finds it, or ends the item that entered.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import anyio
+from anyio import WouldBlock
+
+from pipeline.core.deadlines import Deadlines
+from pipeline.core.errors import Failure, ItemError
+from pipeline.core.groups import Group, Joined
+from pipeline.core.item import Item, Outcome
+from pipeline.core.joins import Join, OnTimeout
+from pipeline.core.streams import Outbox, hand_over
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How the groups of a composite are joined."""
+
+    join: Join = Join()
+    timeout: float | None = None  #: seconds from the first visit of a member
+    on_timeout: OnTimeout | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStatistics:
+    """The groups of one composite at one instant."""
+
+    label: str
+    open: int
+    opened: int
+    waiting: int  #: joined items that wait for room downstream
+
+
+Combine = Callable[[Group, Joined], Item | None]
+Reject = Callable[[Item, Failure], None]
+
+
+class Joiner:
+    """The groups of one composite in one run, and the way out for what they join.
+
+    `combine` makes the joined item of a decided group (None: every member was skipped, and so is the item); `reject`
+    fails the item that entered. Both are synchronous.
+    """
+
+    def __init__(self, label: str, rules: Rules, combine: Combine, reject: Reject) -> None:
+        self.label = label
+        self.rules = rules
+        self._combine = combine
+        self._reject = reject
+        self.groups: dict[Group, None] = {}
+        self.opened_count = 0
+        self._ready: deque[Item] = deque()
+        self._changed = anyio.Event()
+        self._closing = False
+        self._deadlines: Deadlines[Group] | None = None
+        if rules.timeout is not None:
+            self._deadlines = Deadlines(rules.timeout, Group.expire)
+
+    # -- told by groups -----------------------------------------------------------------------------------------
+
+    def opened(self, group: Group) -> None:
+        self.groups[group] = None
+        self.opened_count += 1
+
+    def start_clock(self, group: Group) -> None:
+        if self._deadlines is not None:
+            self._deadlines.start(group)
+
+    def closed(self, group: Group) -> None:
+        del self.groups[group]
+        if self._deadlines is not None:
+            self._deadlines.stop(group)
+        if not self.groups:
+            self._changed.set()
+
+    def decided(self, group: Group, joined: Joined) -> None:
+        cut_short = any(outcome.status == "cancelled" for outcome in group.outcomes.values())
+        if cut_short and joined.verdict != "ok":  # by a drain: what is missing was not tried, so nothing is known of it
+            group.item.frame.resolve(Outcome("cancelled", group.item))
+            return
+        if joined.verdict == "failed":
+            self.reject(group, self._failure(group, joined))
+            return
+        item = self._combine(group, joined)
+        if item is None:
+            group.item.frame.resolve(Outcome("skipped", group.item))
+        else:
+            self.emit(item)
+
+    def reject(self, group: Group, failure: Failure) -> None:
+        """Fail the item that entered; what members had finished stays in its record."""
+        done = {slot: item.value for slot, item in group.finished().items()}
+        state = group.item.state.add_output(self.label, done) if done else group.item.state
+        self._reject(Item(group.item.value, state, group.item.frame, group.item.missing), failure)
+
+    def emit(self, item: Item) -> None:
+        """Hand `item` to the emitter."""
+        self._ready.append(item)
+        self._changed.set()
+
+    def _failure(self, group: Group, joined: Joined) -> Failure:
+        join, tally = self.rules.join, group.tally()
+        if joined.late:
+            message = f"{tally.open} of {len(group.members)} not done within {self.rules.timeout:g} s, join is {join}"
+            return Failure.of(ItemError(message, type="GroupTimeout", retryable=True), self.label)
+        if join.rule == "all":
+            first = next(outcome for outcome in group.outcomes.values() if outcome.status in ("failed", "cancelled"))
+            if first.failure is not None:
+                return first.failure
+        planned = f"planned {len(group.members)}, needed {join.k}, {tally.ok} succeeded"
+        reasons = [f"{slot}: {outcome.failure.message}" for slot, outcome in group.outcomes.items() if outcome.failure]
+        return Failure.of(ItemError("; ".join([planned, *reasons]), type="JoinFailed"), self.label)
+
+    # -- the composite's tasks ----------------------------------------------------------------------------------
+
+    @property
+    def congested(self) -> bool:
+        """Joined items wait for room downstream, so no new one should be taken in."""
+        return bool(self._ready)
+
+    async def wait_clear(self) -> None:
+        """Wait until no joined item waits."""
+        while self._ready:
+            await self._next_change()
+
+    async def run_clock(self) -> None:
+        """Expire groups; the composite's timer task."""
+        if self._deadlines is not None:
+            await self._deadlines.run()
+
+    async def run_emitter(self, outbox: Outbox) -> None:
+        """Send joined items on until `finish`; the composite's one sender."""
+        while True:
+            while self._ready:
+                item = self._ready[0]
+                if item.frame.revoked:
+                    item.frame.retire()
+                else:
+                    await self._send(outbox, item)
+                self._ready.popleft()
+            self._announce()
+            if self._closing:
+                return
+            await self._next_change()
+
+    async def _send(self, outbox: Outbox, item: Item) -> None:
+        try:
+            outbox.send_nowait(item)
+        except WouldBlock:
+            try:
+                await hand_over(outbox, item)
+            except BaseException:
+                self._ready.popleft()  # it is not ours any more
+                raise
+
+    async def finish(self) -> None:
+        """Wait until every group is decided and every joined item sent, then end the composite's tasks."""
+        while self.groups or self._ready:
+            await self._next_change()
+        self._closing = True
+        self._announce()
+        if self._deadlines is not None:
+            self._deadlines.close()
+
+    def _announce(self) -> None:
+        self._changed.set()
+
+    async def _next_change(self) -> None:
+        if self._changed.is_set():
+            self._changed = anyio.Event()
+        await self._changed.wait()
+
+    def leave(self) -> None:
+        """Resolve what is held and what waits to be sent, because the composite is being torn down."""
+        for group in list(self.groups):
+            group.revoke()
+            group.item.frame.resolve(Outcome("cancelled", group.item))
+        while self._ready:
+            item = self._ready.popleft()
+            if not item.frame.retired:
+                item.frame.resolve(Outcome("cancelled", item))
+
+    def statistics(self) -> GroupStatistics:
+        return GroupStatistics(self.label, len(self.groups), self.opened_count, len(self._ready))
