@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
@@ -15,6 +16,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 import stages as ours
 from pipeline import Pipeline
 from pipeline.core.stage import Chain
+from pipeline.core.streams import BURST
 
 SLEEP = 0.001
 
@@ -73,14 +75,14 @@ async def _results(pipe: Pipeline, items: int) -> int:
     return count
 
 
-async def streams(made: list[Stage], items: int, concurrency: int) -> int:
+async def streams(made: list[Stage], items: int, concurrency: int, buffer: int = 1) -> int:
     """The baseline: `async for` and `await send` over memory object streams of one item, a task for each visit."""
     count = 0
     async with anyio.create_task_group() as tg:
-        send, receive = anyio.create_memory_object_stream[int](1)
+        send, receive = anyio.create_memory_object_stream[int](buffer)
         tg.start_soon(_feed_stream, send, items)
         for stage in made:
-            send, following = anyio.create_memory_object_stream[int](1)
+            send, following = anyio.create_memory_object_stream[int](buffer)
             for _ in range(visits(stage, concurrency)):
                 tg.start_soon(_stream_worker, stage, receive.clone(), send.clone())
             receive.close()
@@ -106,12 +108,12 @@ async def _stream_worker(
             await send.send(await stage(value))
 
 
-async def queues(made: list[Stage], items: int, concurrency: int) -> int:
-    """Workers over `asyncio.Queue(1)`, with nothing around them: no end of input, no cancellation that cleans up."""
-    entrance = inbox = asyncio.Queue[int](1)
+async def queues(made: list[Stage], items: int, concurrency: int, buffer: int = 1) -> int:
+    """Workers over `asyncio.Queue`, with nothing around them: no end of input, no cancellation that cleans up."""
+    entrance = inbox = asyncio.Queue[int](buffer)
     workers: list[asyncio.Task[None]] = []
     for stage in made:
-        outbox = asyncio.Queue[int](1)
+        outbox = asyncio.Queue[int](buffer)
         workers += [asyncio.create_task(_queue_worker(stage, inbox, outbox)) for _ in range(visits(stage, concurrency))]
         inbox = outbox
     workers.append(asyncio.create_task(_feed_queue(entrance, items)))
@@ -150,7 +152,15 @@ async def aiostream(made: list[Stage], items: int, concurrency: int) -> int:
     return count
 
 
-OURS: dict[str, Contestant] = {"penstock": penstock, "penstock, buffer_size=1": penstock_one}
 BASELINE = "anyio streams of 1"
-BOTH: dict[str, Contestant] = {**OURS, BASELINE: streams}
-ASYNCIO_ONLY: dict[str, Contestant] = {"asyncio.Queue(1)": queues, "aiostream": aiostream}
+BOTH: dict[str, Contestant] = {
+    "penstock": penstock,
+    "penstock, buffer_size=1": penstock_one,
+    BASELINE: streams,
+    f"anyio streams of {BURST}": partial(streams, buffer=BURST),
+}
+ASYNCIO_ONLY: dict[str, Contestant] = {
+    "asyncio.Queue(1)": queues,
+    f"asyncio.Queue({BURST})": partial(queues, buffer=BURST),
+    "aiostream": aiostream,
+}

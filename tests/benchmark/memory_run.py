@@ -24,8 +24,11 @@ async def main(file: Path) -> None:
                 async for _ in signals:
                     print(run.statistics(), file=sys.stderr, flush=True)
 
+            def watch(run: Run) -> None:
+                tg.start_soon(show, run)
+
             async with JsonlSink().open() as sink:
-                await pipe.run(Inputs(), sink, watch=lambda run: tg.start_soon(show, run))
+                await pipe.run(Inputs(), sink, watch=watch)
             tg.cancel_scope.cancel()
 
 
