@@ -49,7 +49,7 @@ class FusedStage(LeafStage):
                     result = plain(item)
                 except Exception:
                     meter.failed += 1
-                    worker.at = meter.name
+                    worker.at, worker.reached = meter.name, item
                     raise
                 if result is None:
                     meter.skipped += 1

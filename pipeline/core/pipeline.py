@@ -9,12 +9,14 @@ The context manager owns the tasks; results are an object, never a generator tha
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import cast
 
 import anyio
+import anyio.lowlevel
 from anyio import create_task_group
 
 from pipeline.core.errors import DefinitionError, Failure, ItemError, Problem
@@ -102,9 +104,16 @@ class Pipeline:
             return [record async for record in run.results]
 
     def run_sync(self, source: SourceLike, *, backend: str = "asyncio") -> list[Record]:
-        """`collect` for code that is not async. Works in a thread of its own, so also where a loop is running."""
-        with anyio.from_thread.start_blocking_portal(backend) as portal:
-            return portal.call(partial(self.collect, source))
+        """`collect` for code that is not async. Where a loop is running already it works in a thread of its own and
+        blocks that loop meanwhile; `await collect(…)` does not."""
+        run = partial(anyio.run, partial(self.collect, source), backend=backend)
+        try:
+            anyio.lowlevel.current_token()
+        except RuntimeError:  # no loop runs here
+            return run()
+        # a plain thread, not a portal: trio refuses to be waited for by a thread in which trio runs
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            return thread.submit(run).result()
 
     @asynccontextmanager
     async def _execution(

@@ -14,7 +14,9 @@ from pipeline.core.ports import Resource
 from pipeline.core.record import Record
 from pipeline.core.results import Results
 from pipeline.core.root import Reply, Root
+from pipeline.core.slots import check_slots
 from pipeline.core.statistics import Statistics
+from pipeline.core.topology import leaves
 
 T = TypeVar("T")
 
@@ -62,10 +64,14 @@ class Run:
 
     def set_concurrency(self, stage: str, concurrency: int) -> None:
         """Change the slots of a leaf stage. Raises `PipelineError` for a name that has none."""
+        known = [leaf.name for leaf in leaves(self._machine.pipeline.stage)]
+        if stage not in known:
+            raise PipelineError(f"no stage {stage!r} with slots in this run; there are: {', '.join(known)}")
+        check_slots(concurrency)
         meter = self._machine.meters.get(stage)
-        if meter is None:
-            known = ", ".join(self._machine.meters) or "none yet"
-            raise PipelineError(f"no stage {stage!r} with slots in this run; there are: {known}")
+        if meter is None:  # its tasks have not started yet
+            self._machine.concurrency[stage] = concurrency
+            return
         meter.slots.resize(concurrency)
         if meter.staff is not None:
             meter.staff()

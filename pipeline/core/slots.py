@@ -20,6 +20,12 @@ class SlotStatistics:
     sleeping: int  #: visits that gave their slot back until their next attempt
 
 
+def check_slots(total: int) -> None:
+    """Raise `ValueError` unless `total` can be a number of slots."""
+    if type(total) is not int or total < 1:
+        raise ValueError(f"concurrency must be a whole number of at least 1, got {total!r}")
+
+
 class Slots:
     """The slots of one stage in one run. `total` may change while the run goes on."""
 
@@ -43,8 +49,7 @@ class Slots:
 
     def resize(self, total: int) -> None:
         """Change how many there are. Visits at work keep theirs; lowering takes effect as they end."""
-        if type(total) is not int or total < 1:
-            raise ValueError(f"concurrency must be a whole number of at least 1, got {total!r}")
+        check_slots(total)
         self.total = total
         self._limiter.total_tokens = total
 

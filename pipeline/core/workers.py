@@ -73,12 +73,13 @@ class Workers:
 class Worker:
     """One task of a crew, and the lease that borrows its slot. A frame's `visitor`."""
 
-    __slots__ = ("at", "borrowed", "crew", "scope")
+    __slots__ = ("at", "borrowed", "crew", "reached", "scope")
 
     def __init__(self, crew: Workers) -> None:
         self.crew = crew
         self.borrowed = False
         self.at = ""  #: the stage to name in a failure, when several are fused into one
+        self.reached: Item | None = None  #: the item as that stage got it
         self.scope = CancelScope()
 
     def cancel(self) -> None:
@@ -223,8 +224,8 @@ class Worker:
             item.frame.retire()
             return
         self.crew.meter.failed += 1
-        self.crew.scope.fail(item, error, self.at or self.crew.name, self.crew.stage.on_error)
-        self.at = ""
+        self.crew.scope.fail(self.reached or item, error, self.at or self.crew.name, self.crew.stage.on_error)
+        self.at, self.reached = "", None
 
     # -- asked by visits ----------------------------------------------------------------------------------------
 

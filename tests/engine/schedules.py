@@ -36,3 +36,15 @@ def run_in(backend: str, seed: int, body: Callable[..., Awaitable[T]], *args: ob
         patch.setattr(trio._core._run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
         trio._core._run._r.seed(seed)
         return anyio.run(body, *args, **virtual(backend))
+
+
+def in_virtual_time(test: Callable[[], Awaitable[None]]) -> Callable[[str], None]:
+    """Make a test of an async function: on both backends, in virtual time."""
+
+    @pytest.mark.parametrize("backend", ["asyncio", "trio"])
+    def run_test(backend: str) -> None:
+        run_in(backend, 0, test)
+
+    run_test.__name__ = test.__name__
+    run_test.__doc__ = test.__doc__
+    return run_test
