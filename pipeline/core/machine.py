@@ -55,6 +55,7 @@ class Machine:
         self.scope = Scope(self)
         self.edges: list[Edge] = []
         self.meters: dict[str, Meter] = {}
+        self.concurrency: dict[str, int] = {}  #: of stages that a host changed before they started
         self.joiners: list[Joiner] = []
         self._names = tuple(stage.name for stage in walk(pipeline.stage))
         self.sleepers: set[CancelScope] = set()

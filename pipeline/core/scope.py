@@ -39,7 +39,7 @@ class Scope:
 
     def meter(self, name: str, concurrency: int) -> Meter:
         """The counters and slots of the leaf stage `name`."""
-        meter = Meter(name, concurrency)
+        meter = Meter(name, self.machine.concurrency.get(name, concurrency))
         self.machine.meters[name] = meter
         return meter
 
