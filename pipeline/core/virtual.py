@@ -155,6 +155,8 @@ def _asyncio_options(patience: float) -> dict[str, Any]:
             self._since = None
             if timers:
                 self._now = timers[0].when()
+                # a timer is due before now + resolution, which after some months would be no later than now
+                vars(self)["_clock_resolution"] = max(1e-9, 2 * math.ulp(self._now))
             else:
                 self._stall(0)
             return 0
