@@ -106,7 +106,10 @@ def _split(given: Flags) -> tuple[str | None, tuple[str, ...]]:
         raise UsageError(EXAMPLES)
     if name is None and not given.ad_hoc:
         raise UsageError("name a pipeline file, or a model with -m (sim/default needs no key)")
-    return name, inputs or ("-",)
+    inputs = inputs or ("-",)
+    if name == "-" and "-" in inputs:
+        raise UsageError("the pipeline comes from stdin, so the input cannot; name an input file, or the pipeline's")
+    return name, inputs
 
 
 def _refuse_files(inputs: Sequence[str]) -> None:

@@ -49,7 +49,7 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stage", as_stage(self.stage))
-        found = (*self._option_problems(), *problems(self.stage))
+        found = (*self._option_problems(), *problems(self.stage, self.variables))
         if found:
             raise DefinitionError(*found)
 

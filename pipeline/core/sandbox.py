@@ -144,7 +144,8 @@ def _names(env: Environment, tree: nodes.Template) -> frozenset[str]:
 def _paths(env: Environment, tree: nodes.Template) -> frozenset[tuple[str, ...]]:
     """The constant chains `a.b['c']` that start at a name from outside.
 
-    A method that is called is no field, and a name that the template also binds itself tells nothing.
+    A method that is called is no field, a name that the template also binds itself tells nothing, and what the template
+    asks for with `default` or `is defined` may be missing.
     """
     bound = {name.name for name in tree.find_all(nodes.Name) if name.ctx != "load"}
     heads = _names(env, tree) - bound
@@ -154,7 +155,14 @@ def _paths(env: Environment, tree: nodes.Template) -> frozenset[tuple[str, ...]]
         chain = None if id(node) in called else _chain(node)
         if chain is not None and chain[0] in heads:
             chains.add(chain)
-    return frozenset(chains)
+    optional = {_chain(node.node) for node in tree.find_all((nodes.Filter, nodes.Test)) if _asks_whether_defined(node)}
+    return frozenset(
+        chain for chain in chains if not any(chain[:depth] in optional for depth in range(2, len(chain) + 1))
+    )
+
+
+def _asks_whether_defined(node: nodes.Filter | nodes.Test) -> bool:
+    return node.name in ("default", "d") if isinstance(node, nodes.Filter) else node.name in ("defined", "undefined")
 
 
 def _chain(node: nodes.Node) -> tuple[str, ...] | None:

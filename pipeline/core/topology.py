@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import cast
 
 from pipeline.core.errors import Problem
 from pipeline.core.fused import FusedStage
@@ -103,9 +104,17 @@ def leaves(stage: Stage) -> Iterator[LeafStage]:
     return (part for part in walk(stage) if isinstance(part, LeafStage))
 
 
-def problems(stage: Stage) -> tuple[Problem, ...]:
-    """Find everything that keeps this pipeline from running."""
-    return (*_duplicates(stage), *_wrong(stage, COMMON_NAMES, in_body=False))
+def problems(stage: Stage, variables: Mapping[str, object] | None = None) -> tuple[Problem, ...]:
+    """Find everything that keeps this pipeline from running with `variables`; None: they are not known."""
+    names = {**COMMON_NAMES, "vars": _known(variables)}
+    return (*_duplicates(stage), *_wrong(stage, names, in_body=False))
+
+
+def _known(value: object) -> Fields | None:
+    """What is known of the fields of a variable."""
+    if not isinstance(value, Mapping):
+        return None
+    return {str(key): _known(inner) for key, inner in cast("Mapping[object, object]", value).items()}
 
 
 def _duplicates(stage: Stage) -> Iterator[Problem]:

@@ -96,3 +96,28 @@ def test_of_several_errors_each_is_told_once_and_the_worst_decides() -> None:
     assert code_of(BaseExceptionGroup("", [SinkClosed("x"), RunStopped("no", cause_kind="refused")])) == 141
     assert code_of(ConfigError("f", "", [])) == 78
     assert [code_of(RunStopped("x", cause_kind=kind)) for kind in ("refused", "failures", "stopped")] == [4, 3, 3]
+
+
+def test_stdin_is_the_pipeline_or_the_input_but_not_both(simple: Path, tmp_path: Path) -> None:
+    said = "error: the pipeline comes from stdin, so the input cannot; name an input file, or the pipeline's"
+    for words in (["-"], ["-", "-"]):
+        both = penstock("run", *words, stdin=simple.read_bytes())
+        assert (both.code, both.out, both.words[0]) == (2, b"", said)
+    (tmp_path / "in.txt").write_text("one\n")
+    done = penstock("run", "-", tmp_path / "in.txt", stdin=simple.read_bytes())
+    assert (done.code, len(done.records)) == (0, 1)
+
+
+def test_a_variable_that_nobody_gave_is_found_before_the_run(tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        "version: 1\nmodels: {fake: {use: sim/echo}}\nvars: {language: English}\nstages:\n  - agent: say\n"
+        "    prompt: '{{ vars.langage }} {{ vars.tone }} {{ prompt }}'\n"
+    )
+    wrong = penstock("validate", file)
+    assert (wrong.code, wrong.words[-1]) == (78, "2 errors")
+    assert wrong.words[0] == f"{file}:6:13  E210 'prompt' of stage 'say' uses 'vars.langage'; 'vars' has: language"
+    assert "did you mean 'language'?" in wrong.err
+    assert penstock("validate", file, "--var", "langage=x", "--var", "tone=y").code == 0
+    file.write_text(file.read_text().replace("langage", "language").replace("vars.tone", "vars.tone | default(3)"))
+    assert penstock("validate", file).code == 0
