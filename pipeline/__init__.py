@@ -23,6 +23,7 @@ from pipeline.core.errors import (
 from pipeline.core.item import Item
 from pipeline.core.leaf import LeafStage
 from pipeline.core.pipeline import Pipeline
+from pipeline.core.ports import Sink, Source
 from pipeline.core.record import Input, Record
 from pipeline.core.run import Run
 from pipeline.core.stage import Chain, Stage
@@ -51,7 +52,9 @@ __all__ = [
     "Run",
     "RunClosed",
     "RunStopped",
+    "Sink",
     "Skip",
+    "Source",
     "SourceError",
     "Stage",
     "Statistics",

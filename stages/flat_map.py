@@ -14,7 +14,7 @@ from anyio import BrokenResourceError, EndOfStream
 from pipeline.core.errors import Failure, InvariantError, Problem
 from pipeline.core.flat import FlatGroup
 from pipeline.core.item import Item, Outcome
-from pipeline.core.iteration import each_of
+from pipeline.core.iteration import Pulls, each_of, resolved
 from pipeline.core.leaf import accepts
 from pipeline.core.stage import Stage, Template
 from pipeline.core.streams import Inbox, Outbox, hand_over
@@ -71,7 +71,7 @@ class FlatMapStage(Stage):
             meter.received += 1
             group = FlatGroup(self.name, item)
             try:
-                meter.emitted += await self._expand(group, outbox)
+                meter.emitted += await self._expand(group, outbox, scope.machine.pulls)
                 group.finish_adding()
             except InvariantError:
                 raise
@@ -85,19 +85,28 @@ class FlatMapStage(Stage):
                 group.fail(Outcome("cancelled", item))
                 raise
 
-    async def _expand(self, group: FlatGroup, outbox: Outbox) -> int:
+    async def _expand(self, group: FlatGroup, outbox: Outbox, pulls: Pulls) -> int:
+        """Send the children out, and return how many there were."""
         item = group.item
-        function = self.function
-        result = function.evaluate(template_names(item)) if isinstance(function, Expression) else function(item.value)
+        with anyio.CancelScope() as group.pulling:
+            result = await resolved(self._result(item))
+        if group.closed:  # its root ended early, perhaps while the function was waited for
+            return 0
+        group.pulling = None
         async with aclosing(each_of(result, self.name)) as parts:
-            async for part in parts:
+            while not group.closed and (pulled := await pulls.next(parts, group)):
                 while group.alive >= self.max_children and not group.closed:
                     group.room = anyio.Event()
                     await group.room.wait()
                 if group.closed:
                     break
+                (part,) = pulled
                 await hand_over(outbox, Item(part, item.state.add_output(self.name, part), group.add(), item.missing))
         return group.added
+
+    def _result(self, item: Item) -> object:
+        function = self.function
+        return function.evaluate(template_names(item)) if isinstance(function, Expression) else function(item.value)
 
 
 def flat_map(function: Callable[..., object], *, name: str | None = None, max_children: int = 1000) -> FlatMapStage:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from pipeline.calls.schema import Schema
 from pipeline.core.agent import AgentStage
 from pipeline.core.composite import Composite, CompositeRun, member, rejoin
-from pipeline.core.errors import DefinitionError, InvariantError, ItemError, Problem, Skip
+from pipeline.core.errors import CallsClosed, DefinitionError, InvariantError, ItemError, Problem, Skip
 from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Item
 from pipeline.core.leaf import LeafStage, Process, Visited, accepts
@@ -112,10 +112,10 @@ class LabelStage(LeafStage):
                 else:
                     answer = by(item.value, Visit(worker, item)) if with_visit else by(item.value)
                     answer = await answer if inspect.isawaitable(answer) else answer
-            except (Skip, InvariantError):
+            except (Skip, CallsClosed, InvariantError):
                 raise
-            except Exception:
-                if not self.to_default:
+            except Exception as error:
+                if not self.to_default or getattr(error, "stops_run", False):
                     raise
                 answer = None
             return labelled(item, self.key, label_of(answer))
@@ -141,7 +141,7 @@ class AgentLabelStage(AgentStage):
             try:
                 answered = ask(item, worker)
                 answer = await answered if inspect.isawaitable(answered) else answered
-            except (Skip, InvariantError):
+            except (Skip, CallsClosed, InvariantError):
                 raise
             except Exception as error:
                 if not self.to_default or getattr(error, "stops_run", False):

@@ -6,7 +6,7 @@ that list.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -17,7 +17,7 @@ from pipeline.core.composite import Composite, CompositeRun, rejoin
 from pipeline.core.errors import Failure, ItemError, Problem, is_bug
 from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Item
-from pipeline.core.iteration import each_of
+from pipeline.core.iteration import each_of, resolved
 from pipeline.core.joiner import Rules
 from pipeline.core.joins import Join, OnTimeout, join_problems
 from pipeline.core.names import Fields
@@ -106,14 +106,15 @@ class ChildrenStage(Composite):
         options = self.options
         truncated = False
         try:
-            async with aclosing(parts_of(options.split, group.item)) as parts:
-                async for part in parts:
+            result = await resolved(split_of(options.split, group.item))
+            async with aclosing(each_of(result, "split")) as parts:
+                while pulled := await run.scope.machine.pulls.next(parts, group):
                     if group.closed:
                         return
                     if len(group.members) >= options.max_children:
                         truncated = True
                         break
-                    await self._send_child(group, run, part)
+                    await self._send_child(group, run, pulled[0])
         except Exception as error:
             if is_bug(error):
                 raise
@@ -179,12 +180,9 @@ class GatherStage(Composite):
         return None
 
 
-async def parts_of(split: Split, item: Item) -> AsyncGenerator[object]:
-    """The parts that `split` gives for an item, one at a time. Raises `ItemError` for what cannot be iterated."""
-    result = split.evaluate(template_names(item)) if isinstance(split, Expression) else split(item.value)
-    async with aclosing(each_of(result, "split")) as parts:
-        async for part in parts:
-            yield part
+def split_of(split: Split, item: Item) -> object:
+    """What `split` gives for an item; it may have to be awaited."""
+    return split.evaluate(template_names(item)) if isinstance(split, Expression) else split(item.value)
 
 
 def scatter(

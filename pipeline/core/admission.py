@@ -15,7 +15,7 @@ from pipeline.core.errors import Failure, InvariantError, ItemError
 from pipeline.core.item import Frame, Outcome
 from pipeline.core.record import STATUSES, Input, Record, Status
 from pipeline.core.results import Results
-from pipeline.core.root import NO_USAGE, Root, record_of
+from pipeline.core.root import NO_USAGE, Reply, Root, record_of
 from pipeline.core.usage import Cost
 
 
@@ -43,6 +43,7 @@ class Settling(NamedTuple):
     """Who hears of outcomes."""
 
     finished: Callable[[Root, Status], None]
+    ripe: Callable[[Root], None]  #: nothing of the root is at work any more
     emptied: Callable[[], None]
 
 
@@ -65,21 +66,39 @@ class Window(Credits):
         self.usage = NO_USAGE
         self.cost: Cost | None = None
         self.admitted = 0
+        self.taken = 0  #: roots of the source, and their number in the order of the input
+        self.submitted = 0
+        self.unsettled = 0  #: roots of the source that are open
         self.counts: dict[Status, int] = dict.fromkeys(STATUSES, 0)  #: settled roots
         self.ended: dict[Status, int] = dict.fromkeys(STATUSES, 0)  #: roots with an outcome, taken or not
-        self.roots: dict[int, Root] = {}  #: open ones, oldest first
+        self.roots: dict[Root, None] = {}  #: open ones, oldest first
 
     # -- roots --------------------------------------------------------------------------------------------------
 
     def admit(self, record: Input) -> Root:
-        """Take a credit and open a root. Call it right after `free` was seen true or `wait_free` has returned."""
+        """Take a credit and open a root of the source. Call it right after `free` was seen true or `wait_free` has
+        returned."""
+        index = self.taken
+        self.taken = index + 1
+        self.unsettled += 1
+        return self._open(record, index, "")
+
+    def admit_submitted(self, record: Input, reply: Reply) -> Root:
+        """The same for a root whose record goes to `reply`. These are numbered apart, so that the source's records are
+        the same whoever submits beside it."""
+        index = self.submitted
+        self.submitted = index + 1
+        root = self._open(record, index, "submit-")
+        root.reply = reply
+        return root
+
+    def _open(self, record: Input, index: int, prefix: str) -> Root:
         if self.in_flight >= self.limit:
             raise InvariantError("a root was admitted without a credit")
-        index = self.admitted
-        self.admitted = index + 1
         self.in_flight += 1
-        root = Root(self, record, index)
-        self.roots[index] = root
+        self.admitted += 1
+        root = Root(self, record, index, prefix)
+        self.roots[root] = None
         return root
 
     def resolved(self, frame: Frame, outcome: Outcome) -> None:
@@ -98,7 +117,6 @@ class Window(Credits):
         if root.reply is not None:
             root.reply.put(record_of(root, outcome))
             self.settle(root, status)
-            self.results.complete(root.index)
         elif status == "skipped" or status == "cancelled":
             self.settle(root, status)
             self.results.complete(root.index)
@@ -118,8 +136,6 @@ class Window(Credits):
             root.done = True
             self.ended[status] += 1
             self.on.finished(root, status)
-            if root.reply is not None:
-                root.reply.put(record_of(root, Outcome(status)))
             self.settle(root, status)
 
     def delivered(self, frame: Frame, record: Record) -> None:
@@ -131,12 +147,14 @@ class Window(Credits):
         if root.settled:
             raise InvariantError(f"root {root.id} settled twice")
         root.settled = True
-        del self.roots[root.index]
+        del self.roots[root]
         self.counts[status] += 1
         if not root.live:
             self.release()
-        if not self.roots:
-            self.on.emptied()
+        if root.reply is None:
+            self.unsettled -= 1
+            if not self.unsettled:
+                self.on.emptied()
 
     def expire(self, root: Root, seconds: float) -> None:
         """The item deadline of `root` has passed, `seconds` after it was admitted."""
@@ -146,7 +164,7 @@ class Window(Credits):
     def sweep(self) -> None:
         """Settle what is still open as cancelled; after the tasks of a run are gone. Every root is done by then, so
         these are records that nobody took; one that is not done was lost, and leaves the run out of balance."""
-        for root in list(self.roots.values()):
+        for root in list(self.roots):
             if root.done:
                 self.settle(root, "cancelled")
             elif root.inner is not None and root.inner.untaken:

@@ -152,10 +152,10 @@ class AgentStage(LeafStage):
             return item.value if isinstance(item.value, str) else encode(item.value).decode()
         if record.prompt is not None:
             return record.prompt
-        if isinstance(record.value, str):
-            return record.value
         if record.messages:
             return ""
+        if not isinstance(item.value, Mapping):
+            return item.value if isinstance(item.value, str) else encode(item.value).decode()
         raise ItemError(
             f"the record has no prompt; give stage {self.name!r} a prompt template, or the record a field `prompt`",
             type="NoPrompt",

@@ -6,7 +6,7 @@ waits for the source, never during a hand-over.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Iterator, Mapping
 from time import monotonic
 from typing import TypeAlias, cast
 
@@ -31,8 +31,15 @@ def as_input(value: object) -> Input:
     if isinstance(value, str):
         return Input(value, prompt=value)
     if isinstance(value, Mapping):
-        return input_of_fields(cast("Mapping[str, object]", value))
+        fields = cast("Mapping[str, object]", value)
+        return input_of_fields(fields, id=_id_of(fields))
     return Input(value)
+
+
+def _id_of(fields: Mapping[str, object]) -> str | None:
+    """The id that a record brings: its `id`, or else its `custom_id`."""
+    given = fields.get("id", fields.get("custom_id"))
+    return str(given) if isinstance(given, str | int) and not isinstance(given, bool) else None
 
 
 async def feed(machine: Machine, source: object) -> None:
@@ -43,7 +50,12 @@ async def feed(machine: Machine, source: object) -> None:
             if isinstance(source, str | bytes | Mapping):
                 raise SourceError("a source is an iterable of prompts, not one prompt or record; put it in a list")
             if isinstance(source, Iterable):
-                await _feed_now(machine, iter(cast("Iterable[object]", source)), scope)
+                values = iter(cast("Iterable[object]", source))
+                try:
+                    await _feed_now(machine, values, scope)
+                finally:
+                    if isinstance(values, Generator):
+                        values.close()
             elif isinstance(source, AsyncIterable):
                 records = aiter(cast("AsyncIterable[object]", source))
                 try:

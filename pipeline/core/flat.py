@@ -33,6 +33,7 @@ class FlatGroup:
         "item",
         "label",
         "open",
+        "pulling",
         "room",
         "undelivered",
         "window",
@@ -51,6 +52,7 @@ class FlatGroup:
         self.closed = False
         self.worst: Status = "skipped"
         self.room = anyio.Event()
+        self.pulling: anyio.CancelScope | None = None  #: the wait for the next child
         item.frame.inner = self
 
     @property
@@ -112,6 +114,7 @@ class FlatGroup:
     def delivered(self, frame: Frame, record: Record) -> None:
         """The consumer has taken the record of a child."""
         if not self.closed:
+            self._note(record.status)
             self.undelivered -= 1
             self._advance(ended=False)
 
@@ -129,6 +132,8 @@ class FlatGroup:
         for frame in (*self.open, *self.held):
             frame.revoke()
         self.room.set()
+        if self.pulling is not None:
+            self.pulling.cancel()
 
     # -- settling -----------------------------------------------------------------------------------------------
 
@@ -154,6 +159,7 @@ class FlatGroup:
 
     def _tell_no_more(self, parent: Frame, fold: object) -> None:
         if isinstance(fold, Window):
+            fold.on.ripe(parent.root)
             fold.results.complete(parent.root.index)
         elif isinstance(fold, FlatGroup):
             fold.held[parent] = None

@@ -36,7 +36,7 @@ class Group:
 
     __slots__ = (
         "closed", "complete", "failed", "item", "joiner", "members",
-        "ok", "outcomes", "room", "scope", "skipped", "started",
+        "ok", "outcomes", "pulling", "room", "scope", "skipped", "started",
     )  # fmt: skip
 
     def __init__(self, joiner: Joiner, item: Item) -> None:
@@ -49,6 +49,7 @@ class Group:
         self.closed = False
         self.started = False
         self.scope: CancelScope | None = None
+        self.pulling: CancelScope | None = None  #: the wait for the next member, of a fan-out that iterates
         self.room: anyio.Event | None = None  #: set when a member resolves, for a fan-out that waits for room
         item.frame.inner = self
         joiner.opened(self)
@@ -137,7 +138,7 @@ class Group:
             outcome = self.outcomes.get(slot)
             if outcome is None or outcome.status in ("failed", "cancelled"):
                 names.append(f"{self.label}.{slot}")
-            elif outcome.item is not None:
+            elif outcome.item is not None and outcome.status != "skipped":
                 names += [name for name in outcome.item.missing if name not in self.item.missing]
         return tuple(names)
 

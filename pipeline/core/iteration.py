@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Iterable, Mapping
-from typing import cast
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Iterable, Mapping
+from typing import Protocol, cast
 
-from anyio import move_on_after
+from anyio import CancelScope, move_on_after
 
 from pipeline.core.errors import ItemError
 
@@ -15,12 +15,10 @@ CLOSING_SECONDS = 5.0
 
 
 async def each_of(result: object, what: str) -> AsyncGenerator[object]:
-    """Yield the members of `result`, which may be awaited first, one at a time. `what` names its origin in errors.
+    """Yield the members of `result` one at a time. `what` names its origin in errors.
 
     Raises `ItemError` for what is no iterable; text and mappings are not taken apart.
     """
-    if inspect.isawaitable(result):
-        result = await cast("Awaitable[object]", result)
     if isinstance(result, str | bytes | Mapping):
         raise ItemError(
             f"{what} has to give a list or an iterator, got one {type(cast(object, result)).__name__}", type="NotAList"
@@ -37,6 +35,49 @@ async def each_of(result: object, what: str) -> AsyncGenerator[object]:
             yield member
     else:
         raise ItemError(f"{what} has to give a list or an iterator, got {type(result).__name__}", type="NotAList")
+
+
+async def resolved(result: object) -> object:
+    """What `result` is, once it has been awaited if it has to be."""
+    return await cast("Awaitable[object]", result) if inspect.isawaitable(result) else result
+
+
+class Pulls:
+    """The waits for the next member of users' iterators in one run. A drain ends those waits, and nothing else: what
+    has been given stays out, and a list, which never waits, is not cut."""
+
+    def __init__(self) -> None:
+        self._waiting: set[CancelScope] = set()
+        self._closed = False
+
+    def close(self) -> None:
+        """End every wait, and those to come."""
+        self._closed = True
+        for scope in self._waiting:
+            scope.cancel()
+
+    async def next(self, members: AsyncIterator[object], holder: Holder) -> tuple[object, ...]:
+        """The next member as a tuple of one, or an empty one at the end, after `close`, or when `holder.pulling`, set
+        for the length of the wait, was cancelled."""
+        with CancelScope() as scope:
+            if self._closed:
+                scope.cancel()
+            holder.pulling = scope
+            self._waiting.add(scope)
+            try:
+                return (await anext(members),)
+            except StopAsyncIteration:
+                pass
+            finally:
+                self._waiting.discard(scope)
+                holder.pulling = None
+        return ()
+
+
+class Holder(Protocol):
+    """Who waits, so that the wait can be cancelled."""
+
+    pulling: CancelScope | None
 
 
 async def close(iterator: object) -> None:

@@ -18,6 +18,7 @@ from pipeline.core.admission import Settling, Window
 from pipeline.core.deadlines import Deadlines
 from pipeline.core.errors import Failure, InvariantError, RunStopped
 from pipeline.core.item import Outcome
+from pipeline.core.iteration import Pulls
 from pipeline.core.joiner import Joiner
 from pipeline.core.ports import Resource
 from pipeline.core.record import Status
@@ -50,7 +51,7 @@ class Machine:
             pipeline.bounds.items,
             {"vars": variables},
             self.results,
-            Settling(self._finished, self._emptied),
+            Settling(self._finished, self._ripe, self._emptied),
         )
         self.scope = Scope(self)
         self.edges: list[Edge] = []
@@ -59,6 +60,7 @@ class Machine:
         self.joiners: list[Joiner] = []
         self._names = tuple(stage.name for stage in walk(pipeline.stage))
         self.sleepers: set[CancelScope] = set()
+        self.pulls = Pulls()
         self.threads = 0
         self.calls_closed = False
         self.draining = False
@@ -186,9 +188,12 @@ class Machine:
 
     # -- told by the window -------------------------------------------------------------------------------------
 
-    def _finished(self, root: Root, status: Status) -> None:
+    def _ripe(self, root: Root) -> None:
         if self._deadlines is not None:
             self._deadlines.stop(root)
+
+    def _finished(self, root: Root, status: Status) -> None:
+        self._ripe(root)
         if status == "failed":
             self._judge_failures()
 
@@ -213,12 +218,13 @@ class Machine:
     def source_done(self) -> None:
         """The source has ended: results end when its roots have settled."""
         self.source_ended = True
-        if not self.window.roots:
+        if not self.window.unsettled:
             self.results.end()
 
     def drain(self, mode: DrainMode) -> None:
         """Take nothing new in. `items`: finish what was admitted; `calls`: finish only calls in flight."""
         self._refuse_more()
+        self.pulls.close()
         if self.feed_scope is not None:
             self.feed_scope.cancel()
         if mode == "calls" and not self.calls_closed:

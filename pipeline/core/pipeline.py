@@ -88,6 +88,9 @@ class Pipeline:
 
         `watch` is given the run when it has started. Returns the final statistics. Raises as `open` does.
         """
+        if not isinstance(sink, Sink) and not hasattr(sink, "open"):
+            what = getattr(sink, "__name__", type(sink).__name__)
+            raise TypeError(f"a sink has `async def write(self, record)`, or open() that gives one; got {what}")
         opens = () if isinstance(sink, Sink) else (sink,)
         async with self._execution(source, intake=False, opens=opens) as run:
             out = sink if isinstance(sink, Sink) else run.opened(sink)
@@ -125,7 +128,8 @@ class Pipeline:
                 await machine.open_resources(resources, opens)
                 try:
                     async with create_task_group() as tg:
-                        tg.start_soon(machine.run, None if source is None else partial(feed, machine, source), intake)
+                        lone = intake and source is None  # for submit alone
+                        tg.start_soon(machine.run, None if lone else partial(feed, machine, source), intake)
                         yield Run(machine)
                         await machine.leave()
                 finally:
@@ -159,12 +163,17 @@ class Pipeline:
 
 
 async def _written(sink: Sink, record: Record) -> Record:
-    """Write `record` and return it; one that the sink cannot express is written, and returned, as failed."""
+    """Write `record` and return it; one that the sink cannot express is written, and returned, as failed, at last
+    without its input."""
     try:
         await sink.write(record)
     except ItemError as error:
         record = replace(record, status="failed", output=None, outputs={}, error=Failure.of(error, None))
-        await sink.write(record)
+        try:
+            await sink.write(record)
+        except ItemError:
+            record = replace(record, input=None)
+            await sink.write(record)
     return record
 
 

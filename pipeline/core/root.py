@@ -27,7 +27,7 @@ class Root(Frame):
 
     __slots__ = ("cost", "deadline", "done", "id", "index", "live", "record", "reply", "settled", "usage", "window")
 
-    def __init__(self, window: Window, record: Input, index: int) -> None:
+    def __init__(self, window: Window, record: Input, index: int, prefix: str) -> None:
         self.group = window
         self.window = window
         self.slot = ""
@@ -41,7 +41,7 @@ class Root(Frame):
         self.visitor = None
         self.inner = None
         self.record = record
-        self.id = record.id if record.id is not None else str(index)
+        self.id = record.id if record.id is not None else f"{prefix}{index}"
         self.index = index
         self.live = 0
         self.usage = NO_USAGE

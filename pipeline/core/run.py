@@ -80,20 +80,23 @@ class Run:
         """Send one record in and return its outcome, whatever the status.
 
         Takes its turn for a credit, first come, first served; with `wait=False` raises `WouldBlock` when there is none
-        at once. Raises `RunClosed` when the run takes nothing more. When the caller is cancelled, so is the root.
+        at once. Raises `RunClosed` when the run takes nothing more, and `PipelineError` when one record would become
+        several (`flat_map`). When the caller is cancelled, so is the root.
         """
         machine = self._machine
+        if any(stage.children > 1 for stage in machine.pipeline.stage.parts()):
+            raise PipelineError("a pipeline with flat_map leaves several records; give it a source and read `results`")
         self._refuse_if_closed()
         if not wait and not machine.window.free:
             raise WouldBlock
         if not machine.window.free:
             await machine.window.wait_free()
             self._refuse_if_closed()
-        root = machine.window.admit(as_input(value))
-        root.reply = Reply()
+        reply = Reply()
+        root = machine.window.admit_submitted(as_input(value), reply)
         machine.submitted.append(root)
         machine.intake_changed.set()
-        return await self._reply_to(root, root.reply)
+        return await self._reply_to(root, reply)
 
     def _refuse_if_closed(self) -> None:
         if self._machine.window.closed:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from anyio import create_task_group
 
 from pipeline.core.errors import CallsClosed, Failure, RunStopped, Skip
+from pipeline.core.groups import Group
 from pipeline.core.item import Item, Outcome
 from pipeline.core.ports import Resource
-from pipeline.core.stage import ErrorAction, OnError, Stage
+from pipeline.core.stage import ERROR_ACTIONS, ErrorAction, OnError, Stage
 from pipeline.core.statistics import Meter
 from pipeline.core.streams import Edge, Inbox, Outbox, drain_inbox, open_edge
 from pipeline.core.topology import fuse
@@ -78,7 +79,12 @@ class Scope:
             self.conclude(item, Failure.of(error, stage), on_error)
 
     def conclude(self, item: Item, failure: Failure, on_error: OnError | None) -> None:
-        """End `item` as `failure` and the policy say: a dead letter, a skip, or the end of the run."""
+        """End `item` as `failure` and the policy say: a dead letter, a skip, or the end of the run.
+
+        The pipeline's own policy is for what leaves the pipeline: a member that fails is its join's to judge.
+        """
+        if on_error is None and item.frame.parent is not None and isinstance(item.frame.group, Group):
+            on_error = "dead_letter"
         action = self._action(failure, on_error or self.machine.pipeline.on_error)
         if getattr(failure.cause, "stops_run", False):
             self.machine.stop(RunStopped(failure.message, cause_kind="refused"))
@@ -87,4 +93,16 @@ class Scope:
         item.frame.resolve(Outcome("skipped" if action == "skip" else "failed", item, failure))
 
     def _action(self, failure: Failure, on_error: OnError) -> ErrorAction:
-        return on_error(failure) if callable(on_error) else on_error
+        """What the policy says; one that raises, or says what is no action, ends the run."""
+        if not callable(on_error):
+            return on_error
+        try:
+            action = on_error(failure)
+        except Exception as error:
+            text = f"on_error raised {type(error).__name__}: {error}"
+        else:
+            if action in ERROR_ACTIONS:
+                return action
+            text = f"on_error returned {action!r}, the actions are {', '.join(ERROR_ACTIONS)}"
+        self.machine.stop(RunStopped(f"{text} (for {failure.message!r} of stage {failure.stage!r})"))
+        return "dead_letter"

@@ -41,11 +41,15 @@ class Threads:
     def __init__(self, machine: Machine, name: str, total: int) -> None:
         self.name = name
         self._machine = machine
+        self._total = total
         self._units = CapacityLimiter(total)
         self._unlimited = CapacityLimiter(math.inf)  # the units are ours to count, see `_keep`
 
     async def run(self, function: Callable[..., object], *args: object) -> object:
         """Call `function` in a thread and return what it returns. Cancelled, it leaves the thread to end unheard."""
+        meter = self._machine.meters.get(self.name)
+        if meter is not None and meter.slots.total != self._total:  # the stage's concurrency was changed
+            self._units.total_tokens = self._total = meter.slots.total
         call = BlockingCall()
         await self._units.acquire_on_behalf_of(call)
         self._machine.keep(self._keep, call, function, args)

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from anyio import CancelScope
+from anyio import CancelScope, Event
 
 from pipeline.core.errors import CallsClosed
 from pipeline.core.item import Item
@@ -24,11 +24,14 @@ if TYPE_CHECKING:
 class Visit:
     """An item in the hands of a stage. Satisfies `ports.Visit`."""
 
-    __slots__ = ("_ordinal", "_worker", "item")
+    __slots__ = ("_calls", "_ordinal", "_regaining", "_sleeping", "_worker", "item")
 
     def __init__(self, worker: Worker, item: Item) -> None:
         self._worker = worker
         self._ordinal = 0
+        self._calls = 0  #: model calls in flight
+        self._sleeping = 0  #: those of them that wait between attempts
+        self._regaining: Event | None = None
         self.item = item
 
     @property
@@ -72,11 +75,14 @@ class Visit:
     async def without_slot(self) -> AsyncGenerator[None]:
         """Give the slot back for the length of the block (a wait between attempts), then take one again.
 
-        Raises `CallsClosed` at once, or out of the block, when the run stops making calls.
+        A visit that has several calls in flight gives its slot back only while all of them wait. Raises `CallsClosed`
+        at once, or out of the block, when the run stops making calls.
         """
         machine = self._worker.crew.machine
         self.admit_call()
-        self._worker.lend_slot()
+        self._sleeping += 1
+        if self._sleeping >= self._calls:
+            self._worker.lend_slot()
         try:
             with CancelScope() as scope:
                 machine.sleepers.add(scope)
@@ -85,13 +91,32 @@ class Visit:
                 finally:
                     machine.sleepers.discard(scope)
         finally:
-            await self._worker.regain_slot()
+            self._sleeping -= 1
+            await self._regain()
         self.admit_call()
 
     async def call(self, model: Resource[OpenModel], messages: Sequence[Message], **params: object) -> Reply:
         """Ask `model` through its full call stack. The stage that calls names the model among its `resources()`."""
         opened = self._worker.crew.scope.resource(model)
-        return await opened.call(self, messages, **params)
+        await self._regain()
+        self._calls += 1
+        try:
+            return await opened.call(self, messages, **params)
+        finally:
+            self._calls -= 1
+
+    async def _regain(self) -> None:
+        """Have the slot in hand again, if it was lent; whoever comes first takes it, the others wait for that."""
+        while self._worker.lent:
+            if self._regaining is not None:
+                await self._regaining.wait()
+                continue
+            self._regaining = Event()
+            try:
+                await self._worker.regain_slot()
+            finally:
+                self._regaining.set()
+                self._regaining = None
 
 
 def template_names(item: Item) -> dict[str, object]:

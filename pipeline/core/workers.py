@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from anyio import BrokenResourceError, CancelScope, EndOfStream, WouldBlock, create_task_group
 from anyio.lowlevel import checkpoint
 
-from pipeline.core.errors import InvariantError
+from pipeline.core.errors import CallsClosed, InvariantError, Skip
 from pipeline.core.item import Item, Outcome
 from pipeline.core.leaf import LeafStage
 from pipeline.core.streams import BURST, BURST_SECONDS, Inbox, Outbox, hand_over
@@ -73,11 +73,12 @@ class Workers:
 class Worker:
     """One task of a crew, and the lease that borrows its slot. A frame's `visitor`."""
 
-    __slots__ = ("at", "borrowed", "crew", "reached", "scope")
+    __slots__ = ("at", "borrowed", "crew", "lent", "reached", "scope")
 
     def __init__(self, crew: Workers) -> None:
         self.crew = crew
         self.borrowed = False
+        self.lent = False  #: given back for as long as the visit sleeps
         self.at = ""  #: the stage to name in a failure, when several are fused into one
         self.reached: Item | None = None  #: the item as that stage got it
         self.scope = CancelScope()
@@ -157,7 +158,7 @@ class Worker:
                 frame.resolve(Outcome("cancelled", item))
                 raise
             frame.visitor = None
-            if slots.contended:
+            if slots.contended or self.lent:
                 self.release()
             meter.busy += monotonic() - now
             if frame.revoked:
@@ -223,7 +224,10 @@ class Worker:
         if item.frame.revoked:  # what a cancelled visit raises on its way out is of no interest
             item.frame.retire()
             return
-        self.crew.meter.failed += 1
+        if isinstance(error, Skip):
+            self.crew.meter.skipped += 1
+        elif not isinstance(error, CallsClosed):
+            self.crew.meter.failed += 1
         self.crew.scope.fail(self.reached or item, error, self.at or self.crew.name, self.crew.stage.on_error)
         self.at, self.reached = "", None
 
@@ -232,18 +236,25 @@ class Worker:
     def lend_slot(self) -> None:
         """Give the slot back while this visit sleeps; another worker may use it."""
         self.release()
+        self.lent = True
         self.crew.awake -= 1
         self.crew.slots.sleeping += 1
         self.crew.staff()
 
     async def regain_slot(self) -> None:
-        """Take a slot again. When cancelled while waiting, the visit ends without one."""
+        """Take a slot again. When cancelled while waiting, it stays lent."""
+        await self._borrow()
+        self._wake()
+
+    def _wake(self) -> None:
+        self.lent = False
         self.crew.awake += 1
         self.crew.slots.sleeping -= 1
-        await self._borrow()
 
     def release(self) -> None:
         """Give the slot back, if there is one in hand."""
         if self.borrowed:
             self.borrowed = False
             self.crew.slots.release(self)
+        elif self.lent:  # the visit has ended without it
+            self._wake()

@@ -34,7 +34,8 @@ class Host:
 
     async def __call__(self) -> None:
         async with self.pipe.open(VALUES) as self.run, anyio.create_task_group() as tg:
-            tg.start_soon(self.run.submit, 3)
+            if all(stage.children == 1 for stage in self.pipe.stage.parts()):  # flat_map takes no submit
+                tg.start_soon(self.run.submit, 3)
             async for _ in self.run.results:
                 await anyio.sleep(0.25)
 
