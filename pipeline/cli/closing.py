@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from pipeline.cli.exits import OK, REFUSED, SOME_FAILED
+from pipeline.cli.place import place_of
 from pipeline.core.pipeline import Pipeline
 from pipeline.core.record import Record
 from pipeline.core.statistics import Statistics
@@ -12,6 +13,8 @@ from pipeline.core.usage import Cost, Usage
 
 #: different reasons that are counted apart
 _MOST_REASONS = 20
+_MOST_LISTED = 6
+_MOST_EXAMPLES = 5
 
 
 def opening(name: str, pipeline: Pipeline, output: str) -> str:
@@ -21,33 +24,51 @@ def opening(name: str, pipeline: Pipeline, output: str) -> str:
 
 
 class Failures:
-    """Counts the failed records by reason, and keeps the first message."""
+    """Counts what failed by reason, and what partial records lack; keeps the first message of each reason."""
 
     def __init__(self) -> None:
         self._reasons: Counter[str] = Counter()
-        self._first: str | None = None
+        self._first: dict[str, str] = {}
+        self._missing: Counter[str] = Counter()
 
     def hear(self, record: Record) -> str | None:
-        """Count `record` if it failed; return what is to be said of it then."""
+        """Count `record` if it failed or lacks something; return what is to be said of it then."""
+        if record.status == "partial":
+            return self._partial(record)
         error = record.error
         if record.status != "failed" or error is None:
             return None
         where = f" ({error.stage})" if error.stage else ""
         reason = f"{error.type}{where}"
-        known = reason in self._reasons or len(self._reasons) < _MOST_REASONS
-        self._reasons[reason if known else "other"] += 1
         said = f"{record.id}: {reason}: {error.message}"
-        if self._first is None:
-            self._first = said
-        return said
+        self._first.setdefault(_count(self._reasons, reason), said)
+        place = place_of(error.cause)
+        return f"{said} [{place}]" if place else said
 
     def lines(self) -> list[str]:
-        """The counts by reason, and the first failure."""
-        if self._first is None:
-            return []
-        counts = ", ".join(f"{number:,} {reason}" for reason, number in self._reasons.most_common(6))
-        more = len(self._reasons) - 6
-        return [f"failed: {counts}{f', and {more} more reasons' if more > 0 else ''}", f"first: {self._first[:400]}"]
+        """The counts by reason with the first message of each, and the counts of what is missing."""
+        lines = [f"failed: {_listed(self._reasons, 'reasons')}"] if self._reasons else []
+        lines += [f"first: {self._first[reason][:400]}" for reason, _ in self._reasons.most_common(_MOST_EXAMPLES)]
+        return [*lines, f"missing: {_listed(self._missing, 'branches')}"] if self._missing else lines
+
+    def _partial(self, record: Record) -> str:
+        for branch in record.missing:
+            _count(self._missing, branch)
+        why = record.error.message if record.error else f"without {', '.join(record.missing)}"
+        return f"{record.id}: partial: {why}"
+
+
+def _count(counts: Counter[str], name: str) -> str:
+    """Count `name`, or `other` when too many are counted already; return which."""
+    counted = name if name in counts or len(counts) < _MOST_REASONS else "other"
+    counts[counted] += 1
+    return counted
+
+
+def _listed(counts: Counter[str], what: str) -> str:
+    listed = ", ".join(f"{number:,} {name}" for name, number in counts.most_common(_MOST_LISTED))
+    more = len(counts) - _MOST_LISTED
+    return f"{listed}, and {more} more {what}" if more > 0 else listed
 
 
 def closing(verb: str, now: Statistics, seconds: float) -> str:

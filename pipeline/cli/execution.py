@@ -17,7 +17,7 @@ from anyio import create_task_group
 
 from pipeline.cli.closing import Failures, closing, opening, verdict
 from pipeline.cli.ends import Heard, Watched
-from pipeline.cli.exits import BROKEN, OUTPUT_CLOSED, code_of, told
+from pipeline.cli.exits import BROKEN, OK, OUTPUT_CLOSED, REFUSED, SOME_FAILED, code_of, told
 from pipeline.cli.interrupts import Interrupts, watch_reader
 from pipeline.cli.voice import Voice
 from pipeline.core.pipeline import Pipeline
@@ -141,7 +141,8 @@ class _Execution:
                 self.voice.note(f"warning: no records in {', '.join(_title(path) for path in self.job.inputs)}")
             for line in self.failures.lines() if code != OUTPUT_CLOSED else ():
                 self.voice.note(line)
-            self.voice.note(closing("done" if code in (0, 1) else "stopped", now, time.monotonic() - self.began))
+            to_its_end = error is None and code in (OK, SOME_FAILED, REFUSED)
+            self.voice.note(closing("done" if to_its_end else "stopped", now, time.monotonic() - self.began))
         return code
 
     def _code(self, error: BaseException | None) -> int:

@@ -170,7 +170,7 @@ def test_code_is_called_only_where_that_is_allowed(tmp_path: Path) -> None:
     file.write_text('version: 1\nstages: [{map: loud, call: "tools:shout"}]\n')
     refused = penstock("run", file, stdin=b"x\n", cwd=tmp_path)
     assert refused.code == 78
-    assert "allow it with --allow-import tools" in refused.err
+    assert "allow it with --allow-import ./tools" in refused.err
     # The current directory is not searched: a package there is named by its place.
     assert "No module named 'tools'" in penstock("run", file, "--allow-import", "tools", stdin=b"x\n", cwd=tmp_path).err
     assert penstock("run", "-r", file, "--allow-import", "./tools", stdin=b"x\n", cwd=tmp_path).out == b"X\n"
