@@ -46,9 +46,12 @@ class Job:
     voice: Voice
 
 
-def execute(job: Job) -> int:
-    """Run `job` to its end, whatever that is, and return the exit code. Raises nothing."""
-    execution = _Execution(job)
+def execute(job: Job, *, limit: int | None = None) -> int:
+    """Run `job` to its end, whatever that is, and return the exit code. Raises nothing.
+
+    A run without records is warned of, unless `limit` says that none were asked for.
+    """
+    execution = _Execution(job, none_wanted=limit == 0)
     fast = job.backend == "asyncio" and find_spec("uvloop") is not None
     error: BaseException | None = None
     try:
@@ -61,8 +64,9 @@ def execute(job: Job) -> int:
 class _Execution:
     """What changes: the run once it has begun, and whether the reader of stdout has left before its end."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, *, none_wanted: bool) -> None:
         self.job = job
+        self.none_wanted = none_wanted
         self.voice = job.voice
         self.run: Run | None = None
         self.records: Watched | None = None
@@ -137,7 +141,7 @@ class _Execution:
             self.voice.error(text)
         now = self._look()
         if now is not None:
-            if not now.window.admitted and error is None and code == 0:
+            if not now.window.admitted and error is None and code == OK and not self.none_wanted:
                 self.voice.note(f"warning: no records in {', '.join(_title(path) for path in self.job.inputs)}")
             for line in self.failures.lines() if code != OUTPUT_CLOSED else ():
                 self.voice.note(line)

@@ -26,10 +26,28 @@ def flag(
     return typer.Option(*names, help=help, metavar=metavar, parser=parser, envvar=variable, show_default=False)
 
 
+def once(*names: str, help: str, metavar: str) -> object:
+    """A flag that is refused when it comes twice, see `only`."""
+    help = f"{help}  [env var: {variable_of(names[0])}]"
+    return typer.Option(*names, help=help, metavar=metavar, show_default=False)
+
+
+def choice(name: str, *, words: tuple[str, ...], help: str) -> object:
+    """A flag whose value is one of `words`."""
+    return flag(name, help=help, metavar=f"[{'|'.join(words)}]", parser=one_of(*words))
+
+
 def repeated(*names: str, help: str, metavar: str) -> object:
     """A flag that may come several times; its variable holds one value a line, see `several`."""
     help = f"{help}  [repeatable; env var: {variable_of(names[0])}, one a line]"
     return typer.Option(*names, help=help, metavar=metavar, show_default=False)
+
+
+def only(values: Sequence[str] | None, name: str, default: str) -> str:
+    """The value of a flag that may come once, or else that of its variable. Raises `UsageError`."""
+    if values and len(values) > 1:
+        raise UsageError(f"{name} is given {len(values)} times; it takes one value")
+    return values[0] if values else os.environ.get(variable_of(name)) or default
 
 
 def variable_of(name: str) -> str:
@@ -85,6 +103,17 @@ def a_positive_duration(text: str) -> float:
     if not seconds > 0:
         raise typer.BadParameter("must be above 0 seconds")
     return seconds
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """A parser that takes one of `words`."""
+
+    def read(text: str) -> str:
+        if text in words:
+            return text
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(words)}")
+
+    return read
 
 
 def _read(parse: Callable[[str], T], text: str) -> T:

@@ -1,51 +1,16 @@
-"""The command `penstock`. What a command needs beyond its flags is imported when it runs, so help comes at once."""
+"""The entry of the command `penstock`: Ctrl-C ends it without a traceback from the very start."""
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from pipeline.cli.graph import graph
-from pipeline.cli.run import run
-from pipeline.cli.validate import validate
-
-_EXAMPLES = """Run streams of prompts through pipelines of LLM agents.
-
-\b
-  echo "good morning" | penstock run -m sim/echo -p 'Translate to French: {{ prompt }}' -r
-  penstock run review.yaml prompts.jsonl -o out.jsonl
-  penstock validate review.yaml
-"""
-
-#: Plain help: with panels it takes twice as long to come, and logs cannot be searched.
-app = typer.Typer(
-    name="penstock", help=_EXAMPLES, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True
-)
-app.command("run", help="Run a pipeline over input; records to stdout or -o.")(run)
-app.command("validate", help="Check a pipeline file: all its mistakes at once.")(validate)
-app.command("graph", help="Draw a pipeline: for the terminal, or as Mermaid.")(graph)
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        from importlib.metadata import version
-
-        typer.echo(f"penstock {version('penstock')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _penstock(  # pyright: ignore[reportUnusedFunction] - typer keeps it
-    version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
-    ] = False,
-) -> None:
-    del version
+import os
 
 
 def main() -> None:
     """Run the command and exit with its code."""
+    try:
+        from pipeline.cli.app import app
+    except KeyboardInterrupt:  # while the imports go on: nothing has begun that would have to be ended
+        os._exit(130)
     app(prog_name="penstock")
 
 

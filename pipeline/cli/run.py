@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
 
 from pipeline.cli import flags
-from pipeline.cli.flags import flag, repeated, several
+from pipeline.cli.flags import choice, flag, once, only, repeated, several
 from pipeline.cli.validate import AllowImport, Set, Var
 
 InputFormat = Literal["auto", "text", "nul", "jsonl", "csv", "tsv"]
@@ -24,7 +24,9 @@ def run(
         list[str] | None,
         typer.Argument(metavar="INPUT", help="Text lines, JSONL or CSV; - or none is stdin.", show_default=False),
     ] = None,
-    output: Annotated[str, flag("--output", "-o", metavar="PATH", help="Where records go, instead of stdout.")] = "-",
+    output: Annotated[
+        list[str] | None, once("--output", "-o", metavar="PATH", help="Where records go, instead of stdout.")
+    ] = None,
     overwrite: Annotated[bool, flag("--overwrite", help="Replace an output that exists.")] = False,
     append: Annotated[bool, flag("--append", help="Add to an output that exists.")] = False,
     ordered: Annotated[bool, flag("--ordered", "-k", help="Records in input order.")] = False,
@@ -51,7 +53,12 @@ def run(
     ] = None,
     prompt: Annotated[
         list[str] | None,
-        repeated("--prompt", "-p", metavar="[NAME=]TEMPLATE", help="Without a file: an agent; several are a chain."),
+        repeated(
+            "--prompt",
+            "-p",
+            metavar="[NAME=]TEMPLATE",
+            help="Without a file: an agent; several, each with its NAME=, are a chain.",
+        ),
     ] = None,
     system: Annotated[str | None, flag("--system", "-s", metavar="TEXT", help="Without a file: the role.")] = None,
     schema: Annotated[
@@ -64,7 +71,9 @@ def run(
     set: Set = None,
     var: Var = None,
     allow_import: AllowImport = None,
-    input_format: Annotated[InputFormat, flag("--input-format", help="Else by extension, or the first line.")] = "auto",
+    input_format: Annotated[
+        InputFormat, choice("--input-format", words=get_args(InputFormat), help="Else by extension, or the first line.")
+    ] = "auto",
     field: Annotated[str | None, flag("--field", metavar="NAME", help="The field that holds the prompt.")] = None,
     id_field: Annotated[str | None, flag("--id-field", metavar="NAME", help="The field that holds the id.")] = None,
     item_timeout: Annotated[
@@ -103,8 +112,13 @@ def run(
             help="After Ctrl-C, time for what is in flight (30s; none).",
         ),
     ] = None,
-    backend: Annotated[BackendName, flag("--backend", help="The event loop.")] = "asyncio",
-    progress: Annotated[ProgressStyle, flag("--progress", help="A live line, a line every 10 s, or none.")] = "auto",
+    backend: Annotated[
+        BackendName, choice("--backend", words=get_args(BackendName), help="The event loop.")
+    ] = "asyncio",
+    progress: Annotated[
+        ProgressStyle,
+        choice("--progress", words=get_args(ProgressStyle), help="A live line, a line every 10 s, or none."),
+    ] = "auto",
     quiet: Annotated[bool, flag("--quiet", "-q", help="Errors only on stderr.")] = False,
     verbose: Annotated[bool, flag("--verbose", "-v", help="Each failure as it happens.")] = False,
 ) -> None:
@@ -112,41 +126,46 @@ def run(
     from pipeline.cli.ending import ended
     from pipeline.cli.execution import execute
     from pipeline.cli.job import Flags, config_of, job_of
+    from pipeline.cli.rawfield import check_raw_field
     from pipeline.cli.voice import Voice
 
-    given = Flags(
-        words=(*([] if pipeline is None else [pipeline]), *(inputs or ())),
-        output=output,
-        overwrite=overwrite,
-        append=append,
-        ordered=ordered,
-        limit=limit,
-        concurrency=concurrency,
-        overrides=several(set, "--set"),
-        variables=several(var, "--var"),
-        model=model,
-        prompts=several(prompt, "--prompt"),
-        system=system,
-        schema=schema,
-        raw=raw,
-        raw_field=raw_field,
-        input_format=input_format,
-        field=field,
-        id_field=id_field,
-        item_timeout=item_timeout,
-        max_failures=max_failures,
-        max_in_flight=max_in_flight,
-        grace=grace,
-        allow_import=several(allow_import, "--allow-import"),
-        backend=backend,
-        progress=progress,
-    )
     voice = Voice(quiet=quiet, verbose=verbose)
 
+    def given() -> Flags:
+        return Flags(
+            words=(*([] if pipeline is None else [pipeline]), *(inputs or ())),
+            output=only(output, "--output", "-"),
+            overwrite=overwrite,
+            append=append,
+            ordered=ordered,
+            limit=limit,
+            concurrency=concurrency,
+            overrides=several(set, "--set"),
+            variables=several(var, "--var"),
+            model=model,
+            prompts=several(prompt, "--prompt"),
+            system=system,
+            schema=schema,
+            raw=raw,
+            raw_field=raw_field,
+            input_format=input_format,
+            field=field,
+            id_field=id_field,
+            item_timeout=item_timeout,
+            max_failures=max_failures,
+            max_in_flight=max_in_flight,
+            grace=grace,
+            allow_import=several(allow_import, "--allow-import"),
+            backend=backend,
+            progress=progress,
+        )
+
     def command() -> int:
-        if not print_config:
-            return execute(job_of(given, voice))
-        typer.echo(config_of(given).encode(), nl=False)
-        return 0
+        if print_config:
+            typer.echo(config_of(given()).encode(), nl=False)
+            return 0
+        job = job_of(given(), voice)
+        check_raw_field(raw_field, job.pipeline.stage)
+        return execute(job, limit=limit)
 
     ended(command, voice, "penstock run --help")
