@@ -70,7 +70,8 @@ class RouteStage(Stage):
             return AgentLabelStage(
                 stage.name, stage.concurrency, self._error_policy(), asked, stage.prompt, self.label_key, to_default
             )
-        return LabelStage(f"{self.name}_by", 1, self._error_policy(), self.by, self.label_key, to_default)
+        policy = self._error_policy()
+        return LabelStage(f"{self.name}_by", 1, policy, self.by, self.label_key, to_default, self.name)
 
 
 def _asking_for(stage: AgentStage, labels: tuple[str, ...]) -> object:
@@ -94,6 +95,7 @@ class LabelStage(LeafStage):
     by: Callable[..., object] | Expression = str
     key: str = ""
     to_default: bool = False
+    owner: str = ""  #: the route, whose name stands in messages
 
     def templates(self) -> Mapping[str, Expression]:
         return {"by": self.by} if isinstance(self.by, Expression) else {}

@@ -16,7 +16,7 @@ import anyio
 from pipeline.core.composite import Composite, CompositeRun, rejoin
 from pipeline.core.errors import Failure, ItemError, Problem, is_bug
 from pipeline.core.groups import Group, Joined
-from pipeline.core.item import Item
+from pipeline.core.item import Item, Missing
 from pipeline.core.iteration import each_of, resolved
 from pipeline.core.joiner import Rules
 from pipeline.core.joins import Join, OnTimeout, join_problems
@@ -94,8 +94,14 @@ class ChildrenStage(Composite):
         for option, value in (("max_children", options.max_children), ("max_open", options.max_open)):
             if value is not None and (type(value) is not int or value < 1):
                 found.append(Problem(self.name, option, f"must be a whole number of at least 1, got {value!r}"))
+        if options.on_excess not in ("fail", "truncate"):
+            found.append(Problem(self.name, "on_excess", f"must be fail or truncate, got {options.on_excess!r}"))
         found += join_problems(self.name, options.join, options.max_children, options.timeout, options.on_timeout)
         return tuple(found)
+
+    def gather(self, items: Mapping[str, Item]) -> object:
+        """The outputs of the children, in their order."""
+        return [item.value for item in items.values()]
 
     async def fan_out(self, item: Item, run: CompositeRun) -> None:
         group = Group(run.joiner, item)
@@ -128,8 +134,9 @@ class ChildrenStage(Composite):
             group.fail(Failure.of(ItemError(text, type="TooManyChildren"), self.name))
             return
         if truncated:
-            item = group.item
-            group.item = Item(item.value, item.state, item.frame, (*item.missing, f"{self.name}.rest"))
+            item, text = group.item, f"split gave more than max_children {options.max_children} parts"
+            rest = Missing(f"{self.name}.rest", text)
+            group.item = Item(item.value, item.state, item.frame, (*item.missing, rest))
         group.finish_adding()
 
     async def _send_child(self, group: Group, run: CompositeRun, part: object) -> None:
@@ -145,9 +152,8 @@ class ChildrenStage(Composite):
 
     def combine(self, group: Group, joined: Joined) -> Item | None:
         items = group.finished()
-        values = [item.value for item in items.values()]
         complete = joined.verdict == "ok" and self.options.join.rule == "first"
-        return rejoin(group, self.name, values, items, complete=complete)
+        return rejoin(group, self.name, self.gather(items), items, complete=complete)
 
 
 @dataclass(frozen=True)

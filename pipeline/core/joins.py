@@ -104,5 +104,7 @@ def join_problems(
         yield Problem(stage, "join", f"{join} cannot be reached with {most} members", f"at most {most}")
     if timeout is not None and not timeout > 0:
         yield Problem(stage, "timeout", f"must be above 0 seconds, got {timeout!r}")
+    if on_timeout not in (None, "fail", "partial"):
+        yield Problem(stage, "on_timeout", f"must be fail or partial, got {on_timeout!r}")
     if on_timeout is not None and timeout is None:
         yield Problem(stage, "on_timeout", "has no effect without a timeout", "add timeout")

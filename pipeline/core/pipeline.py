@@ -153,13 +153,18 @@ class Pipeline:
         if not callable(self.on_error) and self.on_error not in ERROR_ACTIONS:
             right = ", ".join(ERROR_ACTIONS)
             found.append(Problem(None, "on_error", f"must be one of {right}, or a function, got {self.on_error!r}"))
-        if self.item_timeout is not None and not self.item_timeout > 0:
-            found.append(
-                Problem(None, "item_timeout", f"must be a number of seconds above 0, got {self.item_timeout!r}")
-            )
-        if self.max_failures is not None and self.max_failures < 0:
-            found.append(Problem(None, "max_failures", f"must not be negative, got {self.max_failures!r}"))
+        if self.item_timeout is not None and not (_is_number(self.item_timeout) and self.item_timeout > 0):
+            text = f"must be a number of seconds above 0, got {self.item_timeout!r}"
+            found.append(Problem(None, "item_timeout", text))
+        most = self.max_failures
+        if most is not None and not (_is_number(most) and 0 <= most <= (1 if isinstance(most, float) else most)):
+            text = f"must be a count like 10, or a share from 0.0 to 1.0, got {most!r}"
+            found.append(Problem(None, "max_failures", text))
         return tuple(found)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 async def _written(sink: Sink, record: Record) -> Record:

@@ -155,7 +155,8 @@ def _paths(env: Environment, tree: nodes.Template) -> frozenset[tuple[str, ...]]
         chain = None if id(node) in called else _chain(node)
         if chain is not None and chain[0] in heads:
             chains.add(chain)
-    optional = {_chain(node.node) for node in tree.find_all((nodes.Filter, nodes.Test)) if _asks_whether_defined(node)}
+    asked = [node.node for node in tree.find_all((nodes.Filter, nodes.Test)) if _asks_whether_defined(node)]
+    optional = {_chain(node) for node in asked if node is not None}
     return frozenset(
         chain for chain in chains if not any(chain[:depth] in optional for depth in range(2, len(chain) + 1))
     )

@@ -14,10 +14,13 @@ from pipeline.core.errors import Problem
 from pipeline.core.fused import FusedStage
 from pipeline.core.leaf import LeafStage
 from pipeline.core.names import Fields, unknown_names
-from pipeline.core.stage import Stage
+from pipeline.core.stage import ERROR_ACTIONS, Chain, Stage
 
 #: names that templates see everywhere
 COMMON_NAMES: Mapping[str, Fields | None] = {"input": None, "prompt": None, "vars": None}
+
+#: what no stage and no output may be called: also what templates see in the bodies of composites
+RESERVED_NAMES = frozenset({*COMMON_NAMES, "part", "parts", "round"})
 
 
 def fuse(parts: Sequence[Stage]) -> tuple[Stage, ...]:
@@ -107,7 +110,7 @@ def leaves(stage: Stage) -> Iterator[LeafStage]:
 def problems(stage: Stage, variables: Mapping[str, object] | None = None) -> tuple[Problem, ...]:
     """Find everything that keeps this pipeline from running with `variables`; None: they are not known."""
     names = {**COMMON_NAMES, "vars": _known(variables)}
-    return (*_duplicates(stage), *_wrong(stage, names, in_body=False))
+    return (*_clashes(stage), *_policies(stage), *_wrong(stage, names, in_body=False))
 
 
 def _known(value: object) -> Fields | None:
@@ -117,18 +120,62 @@ def _known(value: object) -> Fields | None:
     return {str(key): _known(inner) for key, inner in cast("Mapping[object, object]", value).items()}
 
 
-def _duplicates(stage: Stage) -> Iterator[Problem]:
-    seen: set[str] = set()
-    for part in walk(stage):
-        if part.name in seen:
-            yield Problem(
-                part.name, None, f"there is already a stage named {part.name!r}", "names are unique in a pipeline"
-            )
-        if part.name in COMMON_NAMES:
-            yield Problem(
-                part.name, None, f"a stage cannot be named {part.name!r}", "templates use that name for the record"
-            )
-        seen.add(part.name)
+def _clashes(stage: Stage) -> Iterator[Problem]:
+    """Names of stages and outputs that are taken: by another one, or by what templates see."""
+    taken: dict[str, str] = {}
+    for written in _written(stage):
+        wired = [part.name for part in written.parts()]
+        key = getattr(written, "output_key", None)
+        for name, owner in _claims(written).items():
+            is_stage = name == written.name or name in wired
+            what, option = ("a stage", None) if is_stage else ("an output", "output_key" if name == key else None)
+            if name in taken or wired.count(name) > 1:
+                text = f"there is already {taken.get(name, 'a stage')} named {name!r}"
+                yield Problem(owner, option, text, "names are unique in a pipeline")
+            elif name in RESERVED_NAMES:
+                yield Problem(
+                    owner, option, f"{what} cannot be named {name!r}", f"templates use that name {_use(name)}"
+                )
+            taken.setdefault(name, what)
+
+
+def _use(name: str) -> str:
+    return "for the record" if name in COMMON_NAMES else "inside a body"
+
+
+def _claims(written: Stage) -> Mapping[str, str]:
+    """The names that a stage takes in templates and in counts, its wired parts included, each with its owner."""
+    claims = dict.fromkeys((written.name, *written.produces()), written.name)
+    for part in written.parts():
+        for name in (part.name, *part.produces()):
+            claims.setdefault(name, owner_of(part))
+    return claims
+
+
+def _written(stage: Stage) -> Iterator[Stage]:
+    """Every stage as its author wrote it, outermost first, in declaration order."""
+    for written in stage.stages if isinstance(stage, Chain) else (stage,):
+        yield written
+        for part in written.parts():
+            for body in part.bodies().values():
+                yield from _written(body.stage)
+
+
+def owner_of(part: Stage) -> str:
+    """The name of the stage that its author wrote: that of the composite, for a part that it makes itself."""
+    return str(getattr(part, "owner", "") or part.name)
+
+
+def _policies(stage: Stage) -> Iterator[Problem]:
+    """What is no `on_error`."""
+    for written in _written(stage):
+        for part in written.parts():
+            failing = getattr(part, "failing", None)
+            policy = part.on_error if isinstance(part, LeafStage) else failing() if failing is not None else None
+            if policy is not None and not callable(policy) and policy not in ERROR_ACTIONS:
+                right = ", ".join(ERROR_ACTIONS)
+                yield Problem(written.name, "on_error", f"must be one of {right}, or a function, got {policy!r}")
+                break
 
 
 def _wrong(stage: Stage, available: Mapping[str, Fields | None], *, in_body: bool) -> Iterator[Problem]:
@@ -138,7 +185,7 @@ def _wrong(stage: Stage, available: Mapping[str, Fields | None], *, in_body: boo
         yield from part.problems(in_body=in_body)
         for option, template in part.templates().items():
             for misuse in unknown_names(template, names):
-                yield Problem(part.name, option, misuse.message, misuse.hint)
+                yield Problem(owner_of(part), option, misuse.message, misuse.hint)
         for body in part.bodies().values():
             yield from _wrong(body.stage, {**names, **dict.fromkeys(body.names)}, in_body=True)
         names.update(part.produces())
