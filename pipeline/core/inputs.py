@@ -47,6 +47,16 @@ def guess_field(fields: Mapping[str, object]) -> str | None:
     return None
 
 
+def why_no_prompt(fields: Mapping[str, object]) -> str:
+    """Return why `guess_field` finds none in `fields`, and what helps, as a sentence for people."""
+    for name in PROMPT_FIELDS:
+        value = fields.get(name)
+        if value is not None and name != "messages":
+            return f"the field {name!r} is {_kind(value)}, a prompt is text"
+    have = ", ".join(list(fields)[:12]) or "no fields"
+    return f"no field looks like a prompt; it has {have}: --field names the one"
+
+
 def _prompt_and_messages(fields: Mapping[str, object], field: str | None) -> tuple[str | None, tuple[Message, ...]]:
     name = field or guess_field(fields)
     if name == "messages" and not isinstance(fields.get(name), str):

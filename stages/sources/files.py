@@ -74,12 +74,12 @@ def reading_failed(path: str, error: OSError) -> SourceError:
     return SourceError(f"{title(path)}: reading failed: {error.strerror or error}")
 
 
-def parser_of(path: str, format: Format, limit: int) -> Parser:
-    """Return a new parser of the format for an input."""
+def parser_of(path: str, format: Format, limit: int, *, guessed: bool = False) -> Parser:
+    """Return a new parser of the format for an input; `guessed` formats are doubted when a record is broken."""
     parsers: dict[Format, Callable[[], Parser]] = {
         "text": lambda: TextParser(title(path), limit),
         "nul": lambda: TextParser(title(path), limit, separator=b"\0"),
-        "jsonl": lambda: JsonlParser(title(path), limit),
+        "jsonl": lambda: JsonlParser(title(path), limit, guessed=guessed),
         "csv": lambda: CsvParser(title(path), limit),
         "tsv": lambda: CsvParser(title(path), limit, delimiter="\t"),
     }

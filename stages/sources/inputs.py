@@ -12,7 +12,7 @@ from typing import Literal
 from anyio import to_thread
 
 from pipeline.core.errors import DefinitionError, ItemError, Problem
-from pipeline.core.inputs import guess_field, input_of_fields, input_of_text
+from pipeline.core.inputs import guess_field, input_of_fields, input_of_text, why_no_prompt
 from pipeline.core.record import Input
 from stages.sources.files import STDIN, examine, title
 from stages.sources.identity import Identity
@@ -128,7 +128,7 @@ class OpenInputs:
             path = next(self._paths, None)
             if path is None:
                 return False
-            self._file = OpenFile(path, self._definition.format, self._definition.max_record_bytes)
+            self._file = OpenFile(path, self._definition.format, self._definition.max_record_bytes, self._tell)
             self._tell_field = self._definition.field is None
         parsed, size = await self._file.next_block()
         self._bytes += size
@@ -170,7 +170,7 @@ class OpenInputs:
         self._tell_field = False
         guess = guess_field(fields)
         if self._file is not None:
-            found = "no field looks like a prompt" if guess is None else f"the prompt is the field {guess!r}"
+            found = why_no_prompt(fields) if guess is None else f"the prompt is the field {guess!r}"
             self._tell(f"{title(self._file.path)}: {found}")
 
     def _tell(self, sentence: str) -> None:

@@ -14,10 +14,14 @@ MAX_DEPTH = 200
 
 
 class JsonlParser:
-    """Every line is a JSON value. Lines with nothing but white space are skipped and counted."""
+    """Every line is a JSON value. Lines with nothing but white space are skipped and counted.
 
-    def __init__(self, name: str, limit: int) -> None:
+    What changes: whether the format, if it is `guessed`, is still in doubt because no line has been JSON yet.
+    """
+
+    def __init__(self, name: str, limit: int, *, guessed: bool = False) -> None:
         self._name = name
+        self._in_doubt = guessed
         self._limit = limit
         self._splitter = LineSplitter(limit)
         self.blank_lines = 0
@@ -42,7 +46,9 @@ class JsonlParser:
             value = decode(line.data, max_depth=MAX_DEPTH)
         except BadJson as error:
             reason = "a NUL byte" if line.data[error.offset : error.offset + 1] == b"\0" else error.reason
-            return self._broken(line, f"not JSON: {reason}", error.column, error.offset)
+            doubt = "; if lines are prompts: --input-format text" if self._in_doubt else ""
+            return self._broken(line, f"not JSON: {reason}{doubt}", error.column, error.offset)
+        self._in_doubt = False
         if isinstance(value, dict):
             return Parsed(line.number, cast(dict[str, object], value))
         if isinstance(value, str):

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from stages.sources.blocks import BlockReader
 from stages.sources.files import STDIN, open_path, parser_of, reading_failed, stdin_fd, title
 from stages.sources.parsed import Parsed, Parser
-from stages.sources.sniff import Format, first_line, format_of
+from stages.sources.sniff import Format, first_line, format_of, is_guess, table_like
 
 
 class OpenFile:
-    """One input that is being read. What changes: the bytes before the format is known, then the parser."""
+    """One input that is being read. What changes: the bytes before the format is known, then the parser.
 
-    def __init__(self, path: str, format: Format | Literal["auto"], limit: int) -> None:
+    `tell` hears a sentence for people when the format that was guessed may be the wrong one.
+    """
+
+    def __init__(self, path: str, format: Format | Literal["auto"], limit: int, tell: Callable[[str], None]) -> None:
         self.path = path
+        self._tell = tell
         self._format: Format | Literal["auto"] = format
         self._limit = limit
         self._fd = stdin_fd() if path == STDIN else open_path(path)
@@ -56,8 +60,13 @@ class OpenFile:
         if line is None and block:
             return iter(())
         format = format_of(title(self.path), line or b"", self._format)
+        guessed = is_guess(title(self.path), self._format)
+        table = table_like(line or b"") if guessed and format == "text" else None
+        if table is not None:
+            like = f"it looks like {table.upper()}, which --input-format {table} reads"
+            self._tell(f"{title(self.path)}: read as text lines; {like}")
         head, self._head = self._head, b""
-        self._parser = parser_of(self.path, format, self._limit)
+        self._parser = parser_of(self.path, format, self._limit, guessed=guessed)
         return self._fed(self._parser, head)
 
     def _fed(self, parser: Parser, head: bytes) -> Iterator[Parsed]:

@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 
 from pipeline.core.codec import BadJson, decode
 from pipeline.core.errors import SourceError
+from pipeline.core.inputs import PROMPT_FIELDS
 from stages.sources.lines import BOM
 
 Format: TypeAlias = Literal["text", "nul", "jsonl", "csv", "tsv"]
@@ -31,6 +32,9 @@ _BY_SUFFIX: dict[str, Format] = {
     ".tsv": "tsv",
 }
 _UNPACK = {".gz": "gzip -dc", ".bz2": "bzip2 -dc", ".xz": "xz -dc", ".zst": "zstd -dc", ".zip": "unzip -p"}
+_DELIMITERS: tuple[tuple[Literal["csv", "tsv"], bytes], ...] = (("csv", b","), ("tsv", b"\t"))
+_COLUMN = re.compile(rb"\w(?:[\w .-]{0,38}\w)?")
+_COMMON_COLUMNS = frozenset(name.encode() for name in ("id", *PROMPT_FIELDS))
 _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 
 
@@ -55,6 +59,20 @@ def format_of(name: str, line: bytes, asked: Format | Literal["auto"]) -> Format
     if found == "jsonl" and _OPENS_ARRAY.fullmatch(line):
         raise _array(name)
     return found
+
+
+def is_guess(name: str, asked: Format | Literal["auto"]) -> bool:
+    """Say whether the format is neither asked for nor told by the name."""
+    return asked == "auto" and PurePath(name).suffix.lower() not in _BY_SUFFIX
+
+
+def table_like(line: bytes) -> Literal["csv", "tsv"] | None:
+    """Return what a first line that was taken for text could be as well: a header with a name that records use."""
+    for format, delimiter in _DELIMITERS:
+        cells = [cell.removeprefix(b'"').removesuffix(b'"') for cell in line.rstrip(b"\r").split(delimiter)]
+        if len(cells) > 1 and all(map(_COLUMN.fullmatch, cells)) and _COMMON_COLUMNS.intersection(cells):
+            return format
+    return None
 
 
 def _refuse_packed(name: str, line: bytes) -> None:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import anyio
 import pytest
@@ -115,7 +116,73 @@ async def test_what_was_read_is_counted_and_what_was_guessed_is_told(tmp_path: P
     assert said == [
         f"{paths[0]}: the prompt is the field 'question'",
         f"{paths[0]}: 1 blank line skipped",
-        f"{paths[1]}: no field looks like a prompt",
+        f"{paths[1]}: no field looks like a prompt; it has a: --field names the one",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("record", "why"),
+    [
+        (b'{"prompt":3}', "the field 'prompt' is the number 3, a prompt is text"),
+        (b'{"n":"1","input":{"a":1}}', "the field 'input' is an object, a prompt is text"),
+        (b'{"prompt":null,"note":"n"}', "no field looks like a prompt; it has prompt, note: --field names the one"),
+        (b"{}", "no field looks like a prompt; it has no fields: --field names the one"),
+    ],
+)
+async def test_records_without_a_prompt_are_told_of_with_the_reason(record: bytes, why: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(record + b"\n" + record + b"\n")
+    said: list[str] = []
+    async with Inputs((str(path),), notice=said.append).open() as records:
+        assert [each.defect async for each in records] == [None, None]
+    assert said == [f"{path}: {why}"]
+
+
+async def test_the_columns_of_a_table_without_a_prompt_are_listed(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("name,city\nAda,London\n")
+    said: list[str] = []
+    async with Inputs((str(path),), notice=said.append).open() as records:
+        assert len([record async for record in records]) == 1
+    assert said == [f"{path}: no field looks like a prompt; it has name, city: --field names the one"]
+
+
+@pytest.mark.parametrize(
+    ("line", "format", "like"),
+    [
+        ("id,prompt", "auto", "CSV, which --input-format csv"),
+        ('"question","answer key"', "auto", "CSV, which --input-format csv"),
+        ("id\ttext", "auto", "TSV, which --input-format tsv"),
+        ("id,prompt", "text", None),
+        ("text me, please", "auto", None),
+        ("text, please", "auto", None),
+        ("name,city", "auto", None),
+        ("prompt", "auto", None),
+    ],
+)
+async def test_text_that_looks_like_a_table_is_told_of_unless_text_was_asked_for(
+    line: str, format: Literal["auto", "text"], like: str | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "a"
+    path.write_text(f"{line}\n1\n")
+    said: list[str] = []
+    async with Inputs((str(path),), format, notice=said.append).open() as records:
+        assert [record.value async for record in records] == [line, "1"]
+    assert said == ([] if like is None else [f"{path}: read as text lines; it looks like {like} reads"])
+
+
+async def test_lines_in_braces_that_are_not_json_are_told_how_to_be_prompts(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text('{x} y\n{"prompt":"p"}\n{x}\n')
+    (tmp_path / "a.jsonl").write_text("{x} y\n")
+    paths = (str(tmp_path / "a"), str(tmp_path / "a.jsonl"))
+    async with Inputs(paths).open() as records:
+        defects = [record.defect.message if record.defect else None async for record in records]
+    reason = "not JSON: unexpected character, expected a string key"
+    assert defects == [
+        f"{paths[0]}, line 1, column 2, byte 1: {reason}; if lines are prompts: --input-format text",
+        None,
+        f"{paths[0]}, line 3, column 2, byte 22: {reason}",
+        f"{paths[1]}, line 1, column 2, byte 1: {reason}",
     ]
 
 
