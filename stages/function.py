@@ -48,6 +48,14 @@ class FunctionStage(LeafStage):
     def templates(self) -> Mapping[str, Template]:
         return {self.option: self.function} if isinstance(self.function, Expression) else {}
 
+    def problems(self, *, in_body: bool) -> tuple[Problem, ...]:
+        found = super().problems(in_body=in_body)
+        if not found and isinstance(self.function, Expression):
+            given = (("blocking", self.blocking), ("concurrency", self.concurrency != 1))
+            text = "has no effect on an expression, which never waits"
+            found = tuple(Problem(self.name, option, text, "leave it out") for option, is_given in given if is_given)
+        return found
+
     def next_item(self, item: Item, result: object) -> Visited:
         """The item that goes on after the function returned `result`."""
         raise NotImplementedError
@@ -92,9 +100,11 @@ class FunctionStage(LeafStage):
 
     def _bind_blocking(self, function: Function, scope: Scope) -> Process:
         threads = Threads(scope.machine, self.name, self.concurrency)
+        with_visit = accepts(function, 2)
 
         async def process(item: Item, worker: Worker) -> Visited:
-            return self.next_item(item, await threads.run(function, item.value))
+            args = (item.value, Visit(worker, item)) if with_visit else (item.value,)
+            return self.next_item(item, await threads.run(function, *args))
 
         return process
 
@@ -138,7 +148,7 @@ def map(
     """Apply `function` to each payload: `fn(value)` or `fn(value, visit)`, plain or async.
 
     Its result is the payload that goes on and the output under `name` (the function's own by default). `blocking` runs
-    it in worker threads, `concurrency` at a time.
+    it in worker threads, `concurrency` at a time; what of the visit is async stays out of its reach there.
     """
     return MapStage(name or name_of(function), concurrency, on_error, function, blocking)
 
