@@ -9,10 +9,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from itertools import islice
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 from pipeline.calls.schema import Schema
-from pipeline.core.agent import AgentStage
+from pipeline.core.agent import Agent, AgentStage, is_agent, stage_of_agent
 from pipeline.core.composite import Composite, CompositeRun, member, rejoin
 from pipeline.core.errors import CallsClosed, DefinitionError, InvariantError, ItemError, Problem, Skip
 from pipeline.core.groups import Group, Joined
@@ -82,10 +83,15 @@ def _asking_for(stage: AgentStage, labels: tuple[str, ...]) -> object:
 
 
 def label_of(answer: object) -> object:
-    """The label in an answer: the text itself, or the `label` of a structured one."""
-    if isinstance(answer, Mapping):
-        return answer.get("label")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    return getattr(answer, "label", answer)
+    """The label in an answer: the text itself, or the `label` of a structured one.
+
+    Labels are text; a boolean or a number is the label that reads like it in a pipeline file: `true`, `1`.
+    """
+    label = cast("Mapping[str, object]", answer).get("label") if isinstance(answer, Mapping) else answer
+    label = getattr(label, "label", label)
+    if isinstance(label, bool):
+        return "true" if label else "false"
+    return str(label) if type(label) in (int, float) else label
 
 
 @dataclass(frozen=True)
@@ -212,7 +218,7 @@ def route(
     cases: Mapping[str, object],
     /,
     *,
-    by: Callable[..., object] | Expression | str | AgentStage,
+    by: Callable[..., object] | Expression | str | AgentStage | Agent,
     default: object | None = None,
     name: str = "route",
     on_error: RouteOnError | None = None,
@@ -221,13 +227,40 @@ def route(
 
     `by` is a function of the payload that returns a label, an expression such as `"{{ input.kind }}"`, or an agent,
     which is asked for one of the labels. An unknown label goes to `default`; without one it fails the item. So does a
-    `by` that fails, unless `on_error="default"`.
+    `by` that fails, unless `on_error="default"`. Labels are text; an answer `True` is the label `true`, 1 is `1`.
+
+    An agent is what `agent(…)` gives, an object with `name` and `process(prompt, state)`, or a named function whose
+    second parameter is called `state`. Any other function of two parameters is given the payload and the visit.
     """
+    found = [
+        Problem(name, "cases", f"the label {label!r} is not text", f"write {str(label_of(label))!r}")
+        for label in cast("Mapping[object, object]", cases)
+        if not isinstance(label, str)
+    ]
     if on_error == "default" and default is None:
-        raise DefinitionError(Problem(name, "on_error", "is 'default', but there is no default", "add default="))
-    chooser = Expression(by) if isinstance(by, str) else by
+        found.append(Problem(name, "on_error", "is 'default', but there is no default", "add default="))
+    if found:
+        raise DefinitionError(*found)
     otherwise = None if default is None else as_stage(default)
-    return RouteStage(name, chooser, as_bodies(cases), otherwise, on_error)
+    return RouteStage(name, _chooser(name, by), as_bodies(cases), otherwise, on_error)
+
+
+def _chooser(name: str, by: object) -> By:
+    """Read what `by` may be. Raises `DefinitionError`."""
+    if isinstance(by, AgentStage | Expression):
+        return by
+    if isinstance(by, str):
+        return Expression(by)
+    if is_agent(by) and (not inspect.isfunction(by) or _second_parameter(by) == "state"):
+        return stage_of_agent(by)
+    if not callable(by):
+        text = f"must be a function, an agent or an expression, got {by!r:.60}"
+        raise DefinitionError(Problem(name, "by", text, 'by="{{ input.kind }}", or a function of the payload'))
+    return by
+
+
+def _second_parameter(function: Callable[..., object]) -> str | None:
+    return next(islice(inspect.signature(function).parameters, 1, None), None)
 
 
 def _from_file(name: str, *, cases: Mapping[str, object], by: By, **values: object) -> RouteStage:

@@ -133,3 +133,29 @@ def test_item_timeout_is_a_number_of_seconds(wrong: object) -> None:
     assert problems(lambda: map(same), item_timeout=wrong) == [
         f"pipeline, item_timeout: must be a number of seconds above 0, got {wrong!r}"
     ]
+
+
+def test_labels_in_code_are_text() -> None:
+    assert problems(lambda: route({True: map(same), "x": map(len), 2: map(str)}, by=same)) == [  # type: ignore[dict-item]
+        "stage 'route', cases: the label True is not text (write 'true')",
+        "stage 'route', cases: the label 2 is not text (write '2')",
+    ]
+
+
+def test_by_is_a_function_an_agent_or_an_expression() -> None:
+    for wrong in (5, None, map(same)):
+        (said,) = problems(lambda wrong=wrong: route({"x": map(same)}, by=wrong))  # type: ignore[misc]
+        assert said.startswith("stage 'route', by: must be a function, an agent or an expression, got ")
+
+
+def test_what_has_no_effect_on_an_expression_is_refused() -> None:
+    stages = (
+        "  - map: a\n    value: '{{ prompt }}'\n    blocking: true\n    concurrency: 8\n"
+        "  - filter: b\n    when: '{{ prompt }}'\n    concurrency: 2\n"
+    )
+    text = "has no effect on an expression, which never waits"
+    assert in_file(stages) == [
+        f"6:15 E110 'blocking' of stage 'a': {text}",
+        f"7:18 E110 'concurrency' of stage 'a': {text}",
+        f"10:18 E110 'concurrency' of stage 'b': {text}",
+    ]

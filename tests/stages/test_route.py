@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
-from pipeline import DefinitionError, Pipeline
+from pipeline import ConversationState, DefinitionError, Pipeline, Visit
 from stages import agent, filter, map, resolve, route
 from tests.stages.models import ScriptedModel
 
@@ -126,3 +129,48 @@ def test_a_route_without_cases_is_refused() -> None:
 def test_an_item_is_alive_twice_in_a_route_however_many_cases_there_are() -> None:
     pipe = Pipeline(route({"even": map(double), "odd": map(negate), "x": map(str)}, by=parity), max_in_flight=5)
     assert pipe.bounds.items == 10
+
+
+@pytest.mark.parametrize(
+    ("by", "values", "outputs"),
+    [
+        (lambda value: value > 1, [1, 2], ["no", "yes"]),
+        (lambda value: {"label": value}, [1, 2], ["one", "two and a half"]),
+        (lambda value: value + 0.5, [2], ["two and a half"]),
+    ],
+)
+async def test_a_boolean_or_a_number_is_the_label_that_reads_like_it(
+    by: Callable[[int], object], values: list[int], outputs: list[str]
+) -> None:
+    words = {"true": "yes", "false": "no", "1": "one", "2": "two and a half", "2.5": "two and a half"}
+    cases = {label: map(lambda value, word=word: word, name=f"m{n}") for n, (label, word) in enumerate(words.items())}
+    records = await Pipeline(route(cases, by=by), ordered=True).collect(values)
+    assert [record.output for record in records] == outputs
+
+
+async def test_an_expression_may_give_a_boolean_or_a_number() -> None:
+    cases = {"true": map(lambda value: "yes", name="yes"), "3": map(lambda value: "three", name="three")}
+    pipe = Pipeline(route(cases, by="{{ prompt == 'x' or prompt | length }}"), ordered=True)
+    assert [record.output for record in await pipe.collect(["x", "yyy"])] == ["yes", "three"]
+
+
+class Triage:
+    name = "triage"
+
+    async def process(self, prompt: str, state: object) -> str:
+        return prompt[0]
+
+
+async def by_state(prompt: str, state: ConversationState) -> str:
+    return f"{prompt[0]}" if isinstance(state, ConversationState) else "?"
+
+
+def by_visit(value: str, context: Visit) -> str:
+    return value[0] if isinstance(context, Visit) else "?"
+
+
+@pytest.mark.parametrize(("by", "stage"), [(Triage(), "triage"), (by_state, "by_state"), (by_visit, "route_by")])
+async def test_an_agent_may_choose_as_it_is_and_a_function_of_two_is_given_the_visit(by: Any, stage: str) -> None:
+    pipe = Pipeline(route({"x": map(str, name="sx"), "y": map(str, name="sy")}, by=by), ordered=True)
+    assert [record.outputs["route_label"] for record in await pipe.collect(["yes", "xes"])] == ["y", "x"]
+    assert str(pipe).startswith(f"{stage} | route: ")
