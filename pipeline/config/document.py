@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from math import isfinite
 from pathlib import PurePath
 from typing import cast
@@ -22,6 +23,7 @@ from pipeline.config.problems import ConfigError, Located
 from pipeline.config.tree import Limits, Reject
 
 MOST_BYTES = 1024 * 1024
+_ORDER = "the pipeline comes first, then the input"
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # The stubs leave the type of the stream, and so of the events, open.
@@ -39,17 +41,36 @@ def read_document(text: str | bytes, name: str) -> tuple[Node, str]:
     content = ""
     try:
         content = _decoded(text)
-        match PurePath(name).suffix.lower():
-            case ".toml":
-                return _read_toml(content), content
-            case ".json":
-                return read_json(content), content
-            case _:
-                return _YamlReader().read(content), content
+        root = _read(content, name)
     except Reject as error:
-        raise ConfigError(name, content, [error.problem]) from None
+        problem = error.problem
+        if problem.code == "E100" and content and not _is_named_as_pipeline(name):
+            problem = replace(problem, hint=_ORDER)
+        raise ConfigError(name, content, [problem]) from None
     except RecursionError:
         raise ConfigError(name, content, [Located("E107", "nested too deeply")]) from None
+    if not _is_named_as_pipeline(name) and not _is_like_pipeline(root):
+        problem = Located("E100", "this is no pipeline file", replace(root.mark, end_line=root.mark.line), _ORDER)
+        raise ConfigError(name, content, [problem])
+    return root, content
+
+
+def _read(content: str, name: str) -> Node:
+    match PurePath(name).suffix.lower():
+        case ".toml":
+            return _read_toml(content)
+        case ".json":
+            return read_json(content)
+        case _:
+            return _YamlReader().read(content)
+
+
+def _is_named_as_pipeline(name: str) -> bool:
+    return name == "stdin" or PurePath(name).suffix.lower() in (".yaml", ".yml", ".toml", ".json")
+
+
+def _is_like_pipeline(root: Node) -> bool:
+    return isinstance(root, Table) and any(root.get(key) for key in ("version", "models", "stages"))
 
 
 def _decoded(text: str | bytes) -> str:
@@ -103,6 +124,8 @@ class _YamlReader:
             root = self._document(events)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
+            if mark is not None:
+                _refuse_tab("".join(text.split("\n")[mark.line : mark.line + 1]), mark.line + 1, mark.column)
             place = Mark(mark.line + 1, mark.column + 1, mark.line + 1, mark.column + 2) if mark else Mark()
             raise Reject("E100", f"not YAML: {error.problem or error.context or 'cannot be read'}", place) from None
         except yaml.YAMLError as error:
@@ -158,6 +181,15 @@ class _YamlReader:
             value = self._node(cast("yaml.NodeEvent", next(events)), events, depth + 1)
             entries[key.text] = Entry(key.text, key.mark, value)
         raise AssertionError("a mapping that the parser did not end")
+
+
+def _refuse_tab(line: str, number: int, column: int) -> None:
+    """Say it plainly when what YAML stumbled over is a tab before the first word of a line."""
+    indentation = line[: len(line) - len(line.lstrip(" \t"))]
+    if "\t" in indentation and column <= len(indentation):
+        at = indentation.index("\t") + 1
+        mark = Mark(number, at, number, at + 1)
+        raise Reject("E100", "not YAML: tabs are not allowed in YAML indentation: write spaces", mark)
 
 
 def _scalar(event: yaml.ScalarEvent, mark: Mark) -> Scalar:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from pipeline.config.fields import literal_secret, read_fields
 from pipeline.config.nodes import Entry, Mark, Node, Scalar, Table, describe, scalars
@@ -87,7 +88,10 @@ class ModelReader:
         name = use.value.value
         fields = self._options(name, owner, use.value.mark)
         rest = [option for option in table.entries if option.key != "use"]
-        values = read_fields(rest, fields, owner, entry.mark, _read_option)
+        try:
+            values = read_fields(rest, fields, owner, entry.mark, _read_option)
+        except Wrong as error:
+            raise (_of_another(entry.key, error) if use.mark.origin and not entry.mark.origin else error) from None
         written = [option for option in rest if any(_is_key(scalar) for scalar in scalars(option.value))]
         if written:
             raise Wrong(*(literal_secret(option, owner) for option in written))
@@ -95,7 +99,8 @@ class ModelReader:
 
     def _options(self, use: str, owner: str, mark: Mark) -> Mapping[str, Field]:
         try:
-            return self._provider.options(use)
+            # `api_key` is refused by its name, and not to be named among what is known
+            return {name: field for name, field in self._provider.options(use).items() if name != "api_key"}
         except DefinitionError as error:
             raise Wrong(*(Located("E301", f"{owner}: {p.message}", mark, p.hint) for p in error.problems)) from error
         except (ValueError, PipelineError) as error:
@@ -116,6 +121,12 @@ class ModelReader:
             raise Wrong(*problems) from error
         except (ValueError, TypeError, PipelineError) as error:
             raise Wrong(Located(code, f"{owner}: {error}", mark)) from error
+
+
+def _of_another(model: str, error: Wrong) -> Wrong:
+    """What is wrong with options that were written for another provider than the one a flag has set."""
+    hint = f"to exchange the whole model: --set models.{model}=provider/model"
+    return Wrong(*(replace(each, hint=hint) if each.code == "E102" else each for each in error.problems))
 
 
 def _is_key(scalar: Scalar) -> bool:

@@ -100,7 +100,8 @@ def _block(name: str, problem: Located, lines: Sequence[str]) -> str:
         width = min(width, 120)
     gutter = " " * len(str(mark.line))
     hint = f" {_visible(problem.hint)}" if problem.hint else ""
-    shown = _visible(line[:160].rstrip("\r"))
+    words = line.lstrip(" \t")
+    shown = _visible(line[: len(line) - len(words)].replace("\t", "→") + words[:160].rstrip("\r"))
     return f"{head}\n{gutter} |\n{mark.line} | {shown}\n{gutter} | {' ' * start}{'^' * width}{hint}"
 
 

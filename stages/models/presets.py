@@ -127,14 +127,19 @@ def _with_preset(
     """Return the preset's fields, less a key that a given base URL would carry to a host it is not bound to."""
     given = options.get("base_url")
     if given is None and preset.base_url is None:
-        raise _wrong("base_url", f"{provider} has none in common", "give the address of your resource")
+        host = f"RESOURCE{preset.hosts[0]}" if preset.hosts else "HOST"
+        message = f"{provider} needs base_url: each resource has its own address"
+        raise _wrong("base_url", message, f"base_url: https://{host}/openai/v1/")
     key = preset.key
     if given is not None and options.get("api_key_env") is None and key is not None:
         host = Endpoint.of(str(given), keyed=False).host
         if not any(host == each or (each.startswith(".") and host.endswith(each)) for each in preset.hosts):
             if not preset.key_optional:
                 message = f"the key in {key} belongs to {preset.hosts[0].lstrip('.')}, not to {host}"
-                raise _wrong("base_url", message, "name the variable of this host's key in api_key_env")
+                hint = (
+                    "name the variable of this host's key in api_key_env; for a server without a key: use: vllm/MODEL"
+                )
+                raise _wrong("base_url", message, hint)
             key = None
     fixed: dict[str, object] = {
         "provider": provider,

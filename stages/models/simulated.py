@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from pipeline.calls.call import Reply, Request
 from pipeline.calls.parameters import Parameters
 from pipeline.calls.pricing import SIMULATED
+from pipeline.core.errors import DefinitionError, Problem
 from pipeline.core.ports import Visit
 from pipeline.core.state import Message
 from stages.models.checks import mapping, seconds, texts, whole
@@ -52,15 +53,39 @@ class SimulatedModel:
     parameters: Parameters = field(default_factory=Parameters)
 
     def __post_init__(self) -> None:
+        problems: list[Problem] = []
+        for check in (
+            self._check_texts,
+            self._check_latency,
+            self._check_tokens,
+            self._check_errors,
+            self._check_endpoint,
+        ):
+            try:
+                check()
+            except DefinitionError as error:
+                problems += error.problems
+        if problems:
+            raise DefinitionError(*dict.fromkeys(problems))
+
+    def _check_texts(self) -> None:
         whole(self.seed, "seed")
         texts(model=self.model, fail_when=self.fail_when, hang_when=self.hang_when)
+
+    def _check_latency(self) -> None:
         object.__setattr__(self, "latency", Distribution.parse(self.latency, "latency"))
+
+    def _check_tokens(self) -> None:
         if self.tokens is not None:
             object.__setattr__(self, "tokens", Distribution.parse(self.tokens, "tokens"))
+
+    def _check_errors(self) -> None:
         object.__setattr__(self, "errors", MappingProxyType(dict(mapping(self.errors, "errors"))))
+        self.faults()
+
+    def _check_endpoint(self) -> None:
         if self.timeout is not None:
             object.__setattr__(self, "timeout", seconds(self.timeout, "timeout"))
-        self.faults()
         self.as_endpoint()
 
     @property

@@ -76,7 +76,9 @@ def test_a_key_is_its_text() -> None:
         ("", ("E100", "the file is empty; a pipeline starts with 'version: 1'", 0, 0)),
         ("# only words\n", ("E100", "the file is empty; a pipeline starts with 'version: 1'", 0, 0)),
         ("a: [1, 2\nb: }\n", ("E100", "not YAML: did not find expected ',' or ']'", 2, 2)),
-        ("a:\n\t- b\n", ("E100", "not YAML: found character that cannot start any token", 2, 1)),
+        ("a:\n\t- b\n", ("E100", "not YAML: tabs are not allowed in YAML indentation: write spaces", 2, 1)),
+        ("a:\n  \tb: 1\n  c: 2\n", ("E100", "not YAML: tabs are not allowed in YAML indentation: write spaces", 2, 3)),
+        ("a: @\n", ("E100", "not YAML: found character that cannot start any token", 1, 4)),
         (
             "a: 1\nb: \x1b[0m\n",
             ("E100", "the character U+001B is not allowed: write it as an escape in double quotes", 2, 4),
@@ -204,3 +206,34 @@ def test_any_text_is_a_document_or_a_problem(text: str | bytes) -> None:
             shown = str(type(node))
             assert all(isinstance(scalar, Scalar) for scalar in scalars(node))
         shown.encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("prompts.jsonl", '{"prompt": "a"}\n{"prompt": "b"}\n'),
+        ("prompts.jsonl", '{"prompt": "a"}\n'),
+        ("prompts.txt", "say hello\n"),
+        ("prompts.txt", "- one\n- two\n"),
+        ("prompts.csv", "id,prompt\n1,x\n"),
+        ("prompts", "Say: @it\n'\n"),
+    ],
+)
+def test_an_input_in_the_place_of_the_pipeline_is_told_of(name: str, text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_document(text, name)
+    (problem,) = caught.value.problems
+    assert (problem.code, problem.hint) == ("E100", "the pipeline comes first, then the input")
+
+
+def test_a_pipeline_may_have_any_name() -> None:
+    assert isinstance(read_document("version: 1\nstages: []\n", "review")[0], Table)
+    with pytest.raises(ConfigError) as caught:
+        read_document("a: [\n", "review.yaml")
+    assert caught.value.problems[0].hint is None
+
+
+def test_a_tab_before_the_first_word_is_shown() -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_document("a:\n\t- b\tc\n", "a.yaml")
+    assert str(caught.value).splitlines()[2:4] == ["2 | →- b c", "  | ^"]

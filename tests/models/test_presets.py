@@ -76,7 +76,7 @@ def test_a_key_is_not_carried_to_another_host() -> None:
     text = problem("openai/gpt", base_url="https://proxy.example.com/v1")
     assert text == (
         "pipeline, base_url: the key in OPENAI_API_KEY belongs to api.openai.com, not to proxy.example.com "
-        "(name the variable of this host's key in api_key_env)"
+        "(name the variable of this host's key in api_key_env; for a server without a key: use: vllm/MODEL)"
     )
     other = resolve("openai/gpt", base_url="https://proxy.example.com/v1", api_key_env="PROXY_KEY")
     assert isinstance(other, OpenAIModel)
@@ -84,7 +84,10 @@ def test_a_key_is_not_carried_to_another_host() -> None:
 
 
 def test_azure_needs_its_resource_and_keeps_its_key_there() -> None:
-    assert "give the address of your resource" in problem("azure/gpt")
+    assert problem("azure/gpt") == (
+        "pipeline, base_url: azure needs base_url: each resource has its own address "
+        "(base_url: https://RESOURCE.openai.azure.com/openai/v1/)"
+    )
     model = resolve("azure/gpt", base_url="https://res.openai.azure.com/openai/v1/")
     assert isinstance(model, OpenAIModel)
     assert model.api_key_env == "AZURE_OPENAI_API_KEY"
@@ -120,3 +123,9 @@ def test_importing_models_loads_no_sdk() -> None:
     script = f"import sys, stages.models, pipeline.calls.stack; print([m for m in {late} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_every_mistake_in_a_simulated_model_is_told_at_once() -> None:
+    with pytest.raises(DefinitionError) as caught:
+        SimulatedModel(seed=True, latency="soon", tokens="many", errors={"430x": 1}, attempts=0)
+    assert [each.option for each in caught.value.problems] == ["seed", "latency", "tokens", "errors", "attempts"]
