@@ -23,6 +23,7 @@ from pipeline.config.overrides import apply_overrides
 from pipeline.config.problems import ConfigError, Located
 from pipeline.config.registry import InstalledModels, InstalledWords, ModelProvider
 from pipeline.config.stages import Place, StageReader, located
+from pipeline.config.unread import other_problems
 from pipeline.config.values import Wrong, read_value, wrong
 from pipeline.core.errors import DefinitionError
 from pipeline.core.stage import ERROR_ACTIONS, Stage
@@ -114,14 +115,16 @@ def load_text(
     root, more = _with_environment(root, os.environ if environment is None else environment)
     reader = _Reader(words, models or InstalledModels(), allow_import, [*problems, *more])
     stages, options, defaults = reader.read(root)
+    variables = {**defaults, **(variables or {})}
     if reader.problems or stages is None:
-        raise ConfigError(name, content, reader.problems)
+        others = other_problems(stages, options, variables, reader.stages.doubtful)
+        raise ConfigError(name, content, [*reader.problems, *(located(p, reader.stages.where) for p in others)])
     return Description(
         name=name,
         stages=stages,
         models=reader.models.definitions,
         options=options,
-        vars={**defaults, **(variables or {})},
+        vars=variables,
         where=reader.stages.where,
         text=content,
     )
@@ -158,7 +161,9 @@ class _Reader:
         models, options, variables = root.get("models"), root.get("pipeline"), root.get("vars")
         if models is not None:
             self.problems += self.models.read(models.value)
-        return self._stages(root), self._options(options), self._vars(variables)
+        found = self._stages(root), self._options(options), self._vars(variables)
+        self.problems += self.stages.problems
+        return found
 
     def _version(self, root: Table) -> None:
         entry = root.get("version")
@@ -189,12 +194,21 @@ class _Reader:
             Located("E111", f"{option.key!r} of the pipeline is not supported yet", option.mark) for option in later
         ]
         known = [option for option in entry.value.entries if option.key not in _NOT_YET]
-        return self._try(lambda: read_fields(known, _OPTIONS, "the pipeline", entry.mark, _read_option)) or {}
+        values: dict[str, object] = {}  # also of those that can be read beside a wrong one
+
+        def keep(field: Field, option: Entry, what: str) -> object:
+            values[option.key] = value = read_value(field, option.value, what)
+            return value
+
+        self._try(lambda: read_fields(known, _OPTIONS, "the pipeline", entry.mark, keep))
+        return values
 
     def _vars(self, entry: Entry | None) -> Mapping[str, object]:
         if entry is None:
             return {}
         value = self._try(lambda: read_value(Field("mapping"), entry.value, "'vars'"))
+        if value is None:
+            self.stages.doubtful.add("")  # what templates may use of it is not known
         return cast("Mapping[str, object]", value or {})
 
     def _try(self, read: Callable[[], T]) -> T | None:
@@ -203,7 +217,3 @@ class _Reader:
         except Wrong as error:
             self.problems += error.problems
             return None
-
-
-def _read_option(field: Field, entry: Entry, what: str) -> object:
-    return read_value(field, entry.value, what)

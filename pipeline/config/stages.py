@@ -17,9 +17,11 @@ from pipeline.config.imports import import_callable
 from pipeline.config.models import ModelReader
 from pipeline.config.nodes import Entry, Listing, Mark, Node, Scalar, Table
 from pipeline.config.problems import Located
+from pipeline.config.unread import UnreadStage
 from pipeline.config.values import Wrong, read_value, wrong
 from pipeline.core.errors import DefinitionError, PipelineError, Problem
 from pipeline.core.names import join_names, suggestion
+from pipeline.core.stage import Chain, Stage, as_stage
 from pipeline.core.words import Field, Word
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -34,26 +36,57 @@ class Place(NamedTuple):
 
 
 class StageReader:
-    """Reads the stages of one file. `where` fills with the place of every stage and option."""
+    """Reads the stages of one file. What changes: `where` fills with the place of every stage and option, `problems`
+    with what is wrong, and `doubtful` with names that were refused."""
 
     def __init__(self, words: Mapping[str, Word], models: ModelReader, allow_import: Sequence[str]) -> None:
         self._words = words
         self._models = models
         self._allow_import = allow_import
         self._named: dict[str, Mark] = {}
+        self.problems: list[Located] = []
+        self.doubtful: set[str] = set()
         self.where: dict[tuple[str | None, str | None], Place] = {}
 
     def body(self, node: Node, what: str) -> object:
-        """The stages of a list as one. Raises `Wrong` with every problem in them."""
+        """The stages of a list as one; what is wrong with them is in `problems`. Raises `Wrong` for what is no list."""
         if not isinstance(node, Listing):
             raise wrong(node, what, "a list of stages")
         if not node.items:
             raise Wrong(Located("E101", f"{what} needs at least one stage", node.mark))
-        stages = _all([lambda item=item: self.stage(item) for item in node.items])
+        stages = [self.stage(item) for item in node.items]
+        if any(isinstance(stage, UnreadStage) for stage in stages):
+            return Chain.of(*(self._checkable(*pair) for pair in zip(stages, node.items, strict=True)))
         return self._built(lambda: chain(stages), None, node.mark)
 
     def stage(self, node: Node) -> object:
-        """One stage. Raises `Wrong`."""
+        """One stage. If it cannot be built, the reasons are in `problems`, and something stands in its place."""
+        values: dict[str, object] = {}
+        try:
+            return self._stage(node, values)
+        except Wrong as error:
+            self.problems += error.problems
+            return self._stand_in(node, values)
+
+    def _stand_in(self, node: Node, values: Mapping[str, object]) -> UnreadStage:
+        entries = node.entries if isinstance(node, Table) else ()
+        head = next((entry for entry in entries if entry.key in self._words), entries[0] if entries else None)
+        name = head.value.text if head and isinstance(head.value, Scalar) else ""
+        if not _NAME.fullmatch(name):
+            self.doubtful.add("")
+            return UnreadStage("", (), values)
+        outputs = [entry.value.text for entry in entries if isinstance(entry.value, Scalar) and _is_output(entry.key)]
+        label = (f"{name}_label",) if any(entry.key == "cases" for entry in entries) else ()
+        return UnreadStage(name, (name, *label, *outputs), values)
+
+    def _checkable(self, stage: object, node: Node) -> Stage:
+        try:
+            return as_stage(stage)
+        except DefinitionError:  # what a word has built need not be known here
+            return self._stand_in(node, {})
+
+    def _stage(self, node: Node, read: dict[str, object]) -> object:
+        """One stage. `read` fills with the options that could be read. Raises `Wrong`."""
         head, word, problems = self._head(node)
         options = cast(Table, node).entries[1:]
         name = head.value.text if isinstance(head.value, Scalar) else ""
@@ -61,8 +94,10 @@ class StageReader:
         for entry in options:
             kind = word.fields[entry.key].kind if entry.key in word.fields else None
             self.where[name, entry.key] = Place(entry.value.mark, "E210" if kind in _TEMPLATES else "E110")
-        values, found = self._options(word, f"stage {name!r}", head, options)
-        if values is None or problems:
+        if problems:
+            self.doubtful.add(name)
+        values, found = self._options(word, f"stage {name!r}", head, options, read)
+        if values is None or problems or any(isinstance(value, UnreadStage) for value in values.values()):
             raise Wrong(*problems, *found)
         return self._built(lambda: word.build(name, **values), name, head.value.mark)
 
@@ -94,7 +129,7 @@ class StageReader:
         return []
 
     def _options(
-        self, word: Word, owner: str, head: Entry, options: Sequence[Entry]
+        self, word: Word, owner: str, head: Entry, options: Sequence[Entry], read: dict[str, object]
     ) -> tuple[dict[str, object] | None, list[Located]]:
         fields, given = dict(word.fields), {entry.key for entry in options}
         values: dict[str, object] = {}
@@ -111,8 +146,13 @@ class StageReader:
                 if model is None:
                     problems.append(Located("E104", f"{owner} needs {name!r}", head.value.mark, self._models.advice()))
                 values[name] = model
+
+        def keep(field: Field, entry: Entry, what: str) -> object:
+            read[entry.key] = value = self._value(field, entry, what)
+            return value
+
         try:
-            values |= read_fields(options, fields, owner, head.value.mark, self._value)
+            values |= read_fields(options, fields, owner, head.value.mark, keep)
         except Wrong as error:
             return None, [*problems, *error.problems]
         return (None if broken or problems else values), problems
@@ -173,6 +213,8 @@ def chain(stages: Iterable[object]) -> object:
 def located(problem: Problem, where: Mapping[tuple[str | None, str | None], Place]) -> Located:
     """The place in the file of a problem that the engine found."""
     stage, option = problem.stage, problem.option
+    if stage and (stage, None) not in where:
+        stage = stage.partition(".")[0]  # a part that the stage has made
     owner = f"stage {stage!r}" if stage else "the pipeline"
     what = f"{option!r} of {owner}" if option else owner
     keys = ((stage, option), (stage, None), (None, None))
@@ -180,6 +222,10 @@ def located(problem: Problem, where: Mapping[tuple[str | None, str | None], Plac
     if place.code == "E210" and problem.message.startswith("uses "):
         return Located("E210", f"{what} {problem.message}", place.mark, problem.hint)
     return Located("E110", f"{what}: {problem.message}", place.mark, problem.hint)
+
+
+def _is_output(key: str) -> bool:
+    return key == "output_key" or suggestion(key, ["output_key"]) is not None
 
 
 def _all(reads: Iterable[Callable[[], object]]) -> list[object]:

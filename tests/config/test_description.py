@@ -251,7 +251,7 @@ def test_set_reaches_stages_in_bodies_and_mappings_in_stages_and_makes_a_missing
     ],
 )
 def test_a_mistake_in_a_flag_is_told_with_the_flag(override: str, expected: str) -> None:
-    assert messages(FILE, overrides=[override]) == [f"--set {override} {expected}"]
+    assert messages(FILE.replace("drfat", "prompt"), overrides=[override]) == [f"--set {override} {expected}"]
 
 
 def test_a_mistake_in_a_flag_is_shown_in_one_line() -> None:

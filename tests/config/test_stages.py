@@ -213,9 +213,9 @@ def test_no_duration_is_written_none() -> None:
                 'or {call: "module:attribute"}, not a mapping'
             ),
         ),
-        ("{scatter: s, split: '{{ x }}', each: []}", "4:42 E101 'each' of stage 's' needs at least one stage"),
+        ("{scatter: s, split: '{{ 1 }}', each: []}", "4:42 E101 'each' of stage 's' needs at least one stage"),
         (
-            "{scatter: s, split: '{{ x }}', each: {agent: a}}",
+            "{scatter: s, split: '{{ 1 }}', each: {agent: a}}",
             "4:42 E101 'each' of stage 's' must be a list of stages, not a mapping",
         ),
         (
