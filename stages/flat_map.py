@@ -88,6 +88,7 @@ class FlatMapStage(Stage):
     async def _expand(self, group: FlatGroup, outbox: Outbox, pulls: Pulls) -> int:
         """Send the children out, and return how many there were."""
         item = group.item
+        result: object = None
         with anyio.CancelScope() as group.pulling:
             result = await resolved(self._result(item))
         if group.closed:  # its root ended early, perhaps while the function was waited for

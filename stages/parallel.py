@@ -63,8 +63,9 @@ class ParallelStage(Composite):
         if self.join == Join("first", 1):
             winner = next(iter(items.values()))
             return rejoin(group, self.name, winner.value, items, complete=True)
-        values = {label: item.value for label, item in items.items()}
-        return rejoin(group, self.name, values, items, complete=joined.verdict == "ok" and self.join.rule == "first")
+        return rejoin(
+            group, self.name, self.gather(items), items, complete=joined.verdict == "ok" and self.join.rule == "first"
+        )
 
 
 def last_fields(stage: Stage) -> Fields | None:

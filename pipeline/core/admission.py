@@ -15,8 +15,8 @@ from pipeline.core.errors import Failure, InvariantError, ItemError
 from pipeline.core.item import Frame, Outcome
 from pipeline.core.record import STATUSES, Input, Record, Status
 from pipeline.core.results import Results
-from pipeline.core.root import NO_USAGE, Reply, Root, record_of
-from pipeline.core.usage import Cost
+from pipeline.core.root import Reply, Root, record_of
+from pipeline.core.usage import Account
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,7 @@ class Window(Credits):
         self.on = on
         self.alive = 0
         self.peak = 0
-        self.usage = NO_USAGE
-        self.cost: Cost | None = None
+        self.account = Account()  #: of the whole run
         self.admitted = 0
         self.taken = 0  #: roots of the source, and their number in the order of the input
         self.submitted = 0
@@ -158,8 +157,9 @@ class Window(Credits):
 
     def expire(self, root: Root, seconds: float) -> None:
         """The item deadline of `root` has passed, `seconds` after it was admitted."""
-        error = ItemError(f"not finished within item_timeout, {seconds:g} s", type="ItemTimeout", retryable=True)
-        self.end_early(root, Outcome("failed", None, Failure.of(error, None)))
+        error = ItemError(f"not finished within item_timeout, {seconds:g} s", type="item_timeout", retryable=True)
+        place = root.visitor.stage if root.visitor is not None else root.inner.label if root.inner is not None else None
+        self.end_early(root, Outcome("failed", root.item, Failure.of(error, place)))
 
     def sweep(self) -> None:
         """Settle what is still open as cancelled; after the tasks of a run are gone. Every root is done by then, so

@@ -53,6 +53,10 @@ class Composite(Stage):
         """What happens to an item whose group fails; None: what the pipeline says."""
         return None
 
+    def gather(self, items: Mapping[str, Item]) -> object:
+        """Make one value of the finished members, by slot: a mapping from label to output."""
+        return {label: item.value for label, item in items.items()}
+
     @abstractmethod
     async def fan_out(self, item: Item, run: CompositeRun) -> None:
         """Open a group for `item` and send its members out. Raising fails the item."""
@@ -68,7 +72,7 @@ class CompositeRun:
     def __init__(self, stage: Composite, scope: Scope) -> None:
         self.stage = stage
         self.scope = scope
-        self.joiner = Joiner(stage.name, stage.rules(), stage.combine, self._reject)
+        self.joiner = Joiner(stage.name, stage.rules(), stage.combine, self._reject, stage.gather)
         self.entries: dict[str, Outbox] = {}
         self.task_group = create_task_group()
         self._senders = CapacityLimiter(SENDERS)
@@ -111,6 +115,7 @@ class CompositeRun:
             except EndOfStream:
                 return
             item.frame.hops += 1
+            item.frame.item = item
             if item.frame.revoked:
                 item.frame.drop()
             else:

@@ -17,6 +17,7 @@ from pipeline.core.item import Frame, Item, Outcome
 from pipeline.core.record import Record, Status
 from pipeline.core.results import Delivery
 from pipeline.core.root import record_of
+from pipeline.core.usage import Account
 
 #: from the best to the worst; a root without children is skipped, because it leaves no record
 _RANK: tuple[Status, ...] = ("skipped", "ok", "partial", "failed", "cancelled")
@@ -67,8 +68,9 @@ class FlatGroup:
         return self.complete and not self.open
 
     def add(self) -> Frame:
-        """Add the next child."""
+        """Add the next child. Each has an account of its own; what the item had used before is in the first one's."""
         frame = Frame(self, str(self.added), self.item.frame)
+        frame.account = Account() if self.added else Account(frame.account.usage, frame.account.cost)
         self.added += 1
         self.open[frame] = None
         return frame
@@ -102,7 +104,7 @@ class FlatGroup:
         self._note(outcome.status)
         if outcome.status not in ("skipped", "cancelled"):
             self.undelivered += 1
-            record = replace(record_of(frame.root, outcome), id=child_id(frame), parent=frame.root.id)
+            record = replace(record_of(frame, outcome), id=child_id(frame), parent=frame.root.id)
             self.window.results.deliver(Delivery(frame, self, record))
         self.ended(frame)
 

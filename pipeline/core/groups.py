@@ -13,7 +13,7 @@ import anyio
 from anyio import CancelScope
 
 from pipeline.core.errors import Failure
-from pipeline.core.item import Frame, Item, Outcome
+from pipeline.core.item import Frame, Item, Missing, Outcome
 from pipeline.core.joins import Tally, Verdict, decide, decide_late
 
 if TYPE_CHECKING:
@@ -131,16 +131,23 @@ class Group:
                 done[slot] = outcome.item
         return done
 
-    def missing(self, among: Iterable[str]) -> tuple[str, ...]:
-        """What the join did without among these slots, as composite.slot, and what finished members did without."""
-        names: list[str] = []
+    def missing(self, among: Iterable[str]) -> tuple[Missing, ...]:
+        """What the join did without among these slots, and what finished members did without."""
+        lacks: list[Missing] = []
         for slot in among:
             outcome = self.outcomes.get(slot)
-            if outcome is None or outcome.status in ("failed", "cancelled"):
-                names.append(f"{self.label}.{slot}")
+            if outcome is None:
+                lacks.append(Missing(f"{self.label}.{slot}", self._not_done()))
+            elif outcome.status in ("failed", "cancelled"):
+                reason = outcome.failure.message if outcome.failure is not None else outcome.status
+                lacks.append(Missing(f"{self.label}.{slot}", reason))
             elif outcome.item is not None and outcome.status != "skipped":
-                names += [name for name in outcome.item.missing if name not in self.item.missing]
-        return tuple(names)
+                lacks += [lack for lack in outcome.item.missing if lack not in self.item.missing]
+        return tuple(lacks)
+
+    def _not_done(self) -> str:
+        timeout = self.joiner.rules.timeout
+        return "not done" if timeout is None else f"not done within {timeout:g} s"
 
     def _judge(self) -> None:
         if not self.closed:

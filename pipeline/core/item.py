@@ -12,9 +12,17 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from pipeline.core.errors import Failure, InvariantError
 from pipeline.core.record import Status
 from pipeline.core.state import ConversationState
+from pipeline.core.usage import Account
 
 if TYPE_CHECKING:
     from pipeline.core.root import Root
+
+
+class Missing(NamedTuple):
+    """A member that a join did without."""
+
+    name: str  #: composite.slot
+    reason: str
 
 
 class Item(NamedTuple):
@@ -23,7 +31,7 @@ class Item(NamedTuple):
     value: object
     state: ConversationState
     frame: Frame
-    missing: tuple[str, ...] = ()  #: what partial joins upstream had to do without
+    missing: tuple[Missing, ...] = ()  #: what partial joins upstream had to do without
 
     def output(self, name: str, value: object) -> Item:
         """The item as stage `name` sends it on: `value` is its payload and that stage's output."""
@@ -40,6 +48,9 @@ class Outcome(NamedTuple):
 
 class Visitor(Protocol):
     """Whoever has the item of a frame in hand and can be told to let go of it."""
+
+    @property
+    def stage(self) -> str: ...
 
     def cancel(self) -> None: ...
 
@@ -69,6 +80,9 @@ class Inner(Protocol):
         """Nothing is unresolved below; only records wait for a consumer."""
         ...
 
+    @property
+    def label(self) -> str: ...
+
     def revoke(self) -> None:
         """Close without a result; every unresolved frame below vanishes."""
         ...
@@ -78,11 +92,13 @@ class Frame:
     """One member of one fan-out: where an item's life is accounted for.
 
     The group and the slot never change. What can change: `revoked` and `retired` (each set once), `visitor` (who has
-    the item in hand), `inner` (the group that holds it), `touched`, `hops` (how often it was received).
+    the item in hand), `inner` (the group that holds it), `touched`, `hops` (how often it was received), `item` (the
+    last one that was). Calls are charged to `account`.
     """
 
     __slots__ = (
-        "group", "hops", "inner", "names", "parent", "retired", "revoked", "root", "slot", "touched", "visitor"
+        "account", "group", "hops", "inner", "item", "names", "parent",
+        "retired", "revoked", "root", "slot", "touched", "visitor",
     )  # fmt: skip
 
     def __init__(self, group: Fold, slot: str, parent: Frame, names: Mapping[str, object] | None = None) -> None:
@@ -90,11 +106,13 @@ class Frame:
         self.slot = slot
         self.parent: Frame | None = parent
         self.root: Root = parent.root
+        self.account: Account = parent.account
         self.names = parent.names if names is None else {**parent.names, **names}  #: `part`, `round` and the like
         self.revoked = False
         self.retired = False
         self.touched = False
         self.hops = 0
+        self.item: Item | None = None
         self.visitor: Visitor | None = None
         self.inner: Inner | None = None
         self.root.grow()

@@ -6,7 +6,7 @@ What a group decides is put where the composite's one sender finds it, or ends t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import anyio
@@ -41,20 +41,22 @@ class GroupStatistics:
 
 Combine = Callable[[Group, Joined], Item | None]
 Reject = Callable[[Item, Failure], None]
+Gather = Callable[[Mapping[str, Item]], object]
 
 
 class Joiner:
     """The groups of one composite in one run, and the way out for what they join.
 
     `combine` makes the joined item of a decided group (None: every member was skipped, and so is the item); `reject`
-    fails the item that entered. Both are synchronous.
+    fails the item that entered; `gather` makes one value of the finished members. All are synchronous.
     """
 
-    def __init__(self, label: str, rules: Rules, combine: Combine, reject: Reject) -> None:
+    def __init__(self, label: str, rules: Rules, combine: Combine, reject: Reject, gather: Gather) -> None:
         self.label = label
         self.rules = rules
         self._combine = combine
         self._reject = reject
+        self._gather = gather
         self.groups: dict[Group, None] = {}
         self.opened_count = 0
         self._ready: deque[Item] = deque()
@@ -97,8 +99,8 @@ class Joiner:
 
     def reject(self, group: Group, failure: Failure) -> None:
         """Fail the item that entered; what members had finished stays in its record."""
-        done = {slot: item.value for slot, item in group.finished().items()}
-        state = group.item.state.add_output(self.label, done) if done else group.item.state
+        done = group.finished()
+        state = group.item.state.add_output(self.label, self._gather(done)) if done else group.item.state
         self._reject(Item(group.item.value, state, group.item.frame, group.item.missing), failure)
 
     def emit(self, item: Item) -> None:

@@ -262,8 +262,8 @@ class Machine:
             tuple(joiner.statistics() for joiner in self.joiners),
             len(self.results),
             self.threads,
-            self.window.usage,
-            self.window.cost,
+            self.window.account.usage,
+            self.window.account.cost,
         )
 
     def close(self) -> None:

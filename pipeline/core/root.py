@@ -6,26 +6,24 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from pipeline.core.errors import InvariantError
-from pipeline.core.item import Frame, Item, Outcome
+from pipeline.core.errors import Failure, InvariantError
+from pipeline.core.item import Frame, Item, Missing, Outcome
 from pipeline.core.record import Input, Record
 from pipeline.core.state import ConversationState
-from pipeline.core.usage import Cost, Usage
+from pipeline.core.usage import Account
 
 if TYPE_CHECKING:
     from pipeline.core.admission import Window
-
-NO_USAGE = Usage()
 
 
 class Root(Frame):
     """One input record's life in a run: the bottom frame of every item that comes of it.
 
-    What can change, beyond a frame's own: `live` (frames not retired), `usage` and `cost` (charged by calls),
-    `settled`, `reply` (where a submitted root's record goes).
+    What can change, beyond a frame's own: `live` (frames not retired), `done`, `settled`, `reply` (where a submitted
+    root's record goes).
     """
 
-    __slots__ = ("cost", "deadline", "done", "id", "index", "live", "record", "reply", "settled", "usage", "window")
+    __slots__ = ("deadline", "done", "id", "index", "live", "record", "reply", "settled", "window")
 
     def __init__(self, window: Window, record: Input, index: int, prefix: str) -> None:
         self.group = window
@@ -44,8 +42,8 @@ class Root(Frame):
         self.id = record.id if record.id is not None else f"{prefix}{index}"
         self.index = index
         self.live = 0
-        self.usage = NO_USAGE
-        self.cost: Cost | None = None
+        self.account = Account()
+        self.item = None
         self.deadline: float | None = None
         self.done = False
         self.settled = False
@@ -69,15 +67,6 @@ class Root(Frame):
         if not self.live and self.settled:
             self.window.release()
 
-    def charge(self, usage: Usage, cost: Cost | None) -> None:
-        """Add an attempt to the account of this root, and of the run."""
-        window = self.window
-        self.usage = self.usage + usage
-        window.usage = window.usage + usage
-        if cost is not None:
-            self.cost = cost if self.cost is None else self.cost + cost
-            window.cost = cost if window.cost is None else window.cost + cost
-
 
 class Reply:
     """Where the record of a submitted root is put, for the task that waits for it."""
@@ -98,19 +87,25 @@ def first_item(root: Root) -> Item:
     return Item(root.record.value, ConversationState(root.record.messages), root)
 
 
-def record_of(root: Root, outcome: Outcome) -> Record:
-    """The record that `root` leaves behind when it ends with `outcome`."""
-    item = outcome.item
+def record_of(frame: Frame, outcome: Outcome) -> Record:
+    """The record that a root, or a child of a root that became several, leaves behind when it ends with `outcome`."""
+    root, item = frame.root, outcome.item
     done = outcome.status == "ok" or outcome.status == "partial"
+    missing = item.missing if item is not None else ()
     return Record(
         root.id,
         root.index,
         outcome.status,
         item.value if done and item is not None else None,
         item.state.outputs if item is not None else {},
-        outcome.failure,
-        root.usage,
-        root.cost,
+        lacking(missing) if done and missing else outcome.failure,
+        frame.account.usage,
+        frame.account.cost,
         root.record.fields or root.record.value,
-        item.missing if item is not None else (),
+        tuple(name for name, _ in missing),
     )
+
+
+def lacking(missing: tuple[Missing, ...]) -> Failure:
+    """Why a record is partial, in the form of an error."""
+    return Failure("Partial", None, "; ".join(f"{name}: {reason}" for name, reason in missing))

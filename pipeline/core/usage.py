@@ -27,6 +27,9 @@ class Usage:
         )
 
 
+NO_USAGE = Usage()
+
+
 @dataclass(frozen=True, slots=True)
 class Cost:
     """Money spent, in US dollars, and where the price came from. `usd` is None when any part has no known price."""
@@ -38,3 +41,19 @@ class Cost:
         usd = None if self.usd is None or other.usd is None else self.usd + other.usd
         source = self.source if other.source in self.source.split(" + ") else f"{self.source} + {other.source}"
         return Cost(usd, source)
+
+
+class Account:
+    """What one record has used so far. What can change: both."""
+
+    __slots__ = ("cost", "usage")
+
+    def __init__(self, usage: Usage = NO_USAGE, cost: Cost | None = None) -> None:
+        self.usage = usage
+        self.cost = cost
+
+    def charge(self, usage: Usage, cost: Cost | None) -> None:
+        """Add one attempt."""
+        self.usage = self.usage + usage
+        if cost is not None:
+            self.cost = cost if self.cost is None else self.cost + cost

@@ -69,7 +69,9 @@ class Visit:
             raise CallsClosed("the run takes no new model call")
 
     def charge(self, usage: Usage, cost: Cost | None) -> None:
-        self.item.frame.root.charge(usage, cost)
+        frame = self.item.frame
+        frame.account.charge(usage, cost)
+        frame.root.window.account.charge(usage, cost)
 
     @asynccontextmanager
     async def without_slot(self) -> AsyncGenerator[None]:

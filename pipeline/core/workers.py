@@ -83,6 +83,10 @@ class Worker:
         self.reached: Item | None = None  #: the item as that stage got it
         self.scope = CancelScope()
 
+    @property
+    def stage(self) -> str:
+        return self.crew.name
+
     def cancel(self) -> None:
         """Let go of the item in hand: its frame was revoked."""
         self.scope.cancel()
@@ -133,6 +137,7 @@ class Worker:
                 crew.staff()
             frame = item.frame
             frame.hops += 1
+            frame.item = item
             if frame.revoked:
                 frame.drop()
                 continue

@@ -168,16 +168,13 @@ async def test_a_run_that_closes_between_attempts_makes_no_other_one() -> None:
     assert (visit.admitted, visit.requests) == (1, 1)
 
 
-async def test_the_item_deadline_ends_attempts_and_waits() -> None:
-    async def never(asked: Request) -> Reply:
-        await anyio.sleep_forever()
-        raise AssertionError
-
-    visit = FakeVisit(deadline=anyio.current_time() + 0.02)
+async def test_no_call_starts_after_the_item_deadline() -> None:
+    call, asked = scripted(reply())
+    visit = FakeVisit(deadline=anyio.current_time())
     with pytest.raises(CallError) as caught:
-        await call_stack(never, retry=Retry(), timeout=None)(request(visit))
+        await call_stack(call, retry=Retry(), timeout=None)(request(visit))
     assert (caught.value.type, caught.value.fault) == ("item_timeout", "fail")
-    assert (visit.requests, visit.slot_held) == (1, True)
+    assert (len(asked), visit.requests, visit.slot_held) == (0, 0, True)
 
 
 async def test_a_deadline_that_never_comes_changes_nothing() -> None:

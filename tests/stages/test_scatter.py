@@ -79,7 +79,7 @@ async def test_all_fails_with_the_first_failure_and_keeps_what_was_finished() ->
     assert record.status == "failed"
     assert record.error is not None
     assert (record.error.stage, record.error.message) == ("refuse_odd", "1 is odd")
-    assert record.outputs == {"dig": {"0": 0}}
+    assert record.outputs == {"dig": [0]}
 
 
 async def test_skipped_parts_are_finished_without_an_output() -> None:
