@@ -59,7 +59,9 @@ async def test_a_model_without_a_known_price_costs_null_and_not_nothing(server: 
     assert record.cost.usd is None
 
 
-async def test_a_failing_branch_is_missing_from_a_partial_record_and_touches_no_other_prompt(server: ChatServer) -> None:
+async def test_a_failing_branch_is_missing_and_touches_no_other_prompt(
+    server: ChatServer,
+) -> None:
     server.script("b second", Answer(status=400))
     pipe = Pipeline(three(server, join=quorum(2)), ordered=True)
     records = await pipe.collect(["first", "second", "third"])

@@ -29,7 +29,9 @@ async def test_the_prompt_is_the_rendered_template() -> None:
 
 
 async def test_the_prompt_of_a_later_agent_is_the_output_before_it() -> None:
-    (record,) = await Pipeline(agent("a", model=ScriptedModel(shout)) | agent("b", model=ScriptedModel())).collect(["hi"])
+    (record,) = await Pipeline(agent("a", model=ScriptedModel(shout)) | agent("b", model=ScriptedModel())).collect(
+        ["hi"]
+    )
     assert record.outputs == {"a": "HI", "b": "HI"}
 
 

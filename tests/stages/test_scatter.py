@@ -92,9 +92,7 @@ async def test_more_parts_than_max_children_fail_the_item() -> None:
     (record,) = await Pipeline(scatter("dig", split=numbers, each=map(str), max_children=3)).collect([4])
     assert record.error is not None
     assert (record.status, record.error.type) == ("failed", "TooManyChildren")
-    assert record.error.message == (
-        "split gave more than max_children 3 parts; raise it, or set on_excess: truncate"
-    )
+    assert record.error.message == ("split gave more than max_children 3 parts; raise it, or set on_excess: truncate")
 
 
 async def test_more_parts_than_max_children_are_left_out_when_that_is_said() -> None:
