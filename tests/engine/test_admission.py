@@ -202,7 +202,7 @@ async def test_an_item_that_outlives_its_timeout_fails_and_the_others_go_on() ->
 
     records = await Pipeline(map(odd_ones_hang, concurrency=4), item_timeout=5, ordered=True).collect(range(4))
     assert [record.status for record in records] == ["ok", "failed", "ok", "failed"]
-    assert {record.error.type for record in records if record.error} == {"ItemTimeout"}
+    assert {record.error.type for record in records if record.error} == {"item_timeout"}
     assert anyio.current_time() == 5
 
 
