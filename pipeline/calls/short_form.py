@@ -14,7 +14,8 @@ from pipeline.core.errors import DefinitionError, Problem
 
 SCALARS = ("string", "number", "integer", "boolean", "null")
 
-_DECISIVE = frozenset({"$schema", "$ref", "$defs", "anyOf", "oneOf", "allOf"})
+_DECISIVE = frozenset({"$schema", "$ref", "$defs"})
+_COMBINING = ("anyOf", "oneOf", "allOf")
 _BESIDE_TYPE_TEXT = (
     "type enum const properties required additionalProperties patternProperties items prefixItems minItems maxItems"
     " uniqueItems minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength pattern format"
@@ -27,11 +28,20 @@ def is_json_schema(written: Mapping[str, object]) -> bool:
     """Say whether a mapping is JSON Schema; all others are the short form."""
     if not _DECISIVE.isdisjoint(written) or isinstance(written.get("properties"), Mapping):
         return True
+    if any(_all_mappings(written.get(keyword)) for keyword in _COMBINING):
+        return True
     if set(written) <= {"enum", "description"} and isinstance(written.get("enum"), list | tuple):
         return True
     kind = written.get("type")
     named = kind in (*SCALARS, "object", "array") if isinstance(kind, str) else isinstance(kind, list)
     return named and _BESIDE_TYPE.issuperset(written)
+
+
+def _all_mappings(value: object) -> bool:
+    """Say whether `value` is a list of schemas, and not the short form of a field that happens to be named `oneOf`."""
+    return isinstance(value, list | tuple) and all(
+        isinstance(each, Mapping) for each in cast("Sequence[object]", value)
+    )
 
 
 def expanded(written: object, where: str = "output") -> dict[str, object]:

@@ -182,3 +182,8 @@ async def test_an_answer_that_is_not_whole_is_not_repaired(finish: str, kind: st
     with pytest.raises(CallError) as caught:
         await structured(call)(asked(NUMBER))  # type: ignore[arg-type]
     assert (len(seen), caught.value.type) == (1, kind)
+
+
+@pytest.mark.parametrize("written", [{"oneOf": "string"}, {"anyOf": ["string"]}, {"allOf": "number", "a": "string"}])
+def test_a_field_may_be_named_like_a_keyword(written: dict[str, object]) -> None:
+    assert Schema.of(written).fields == tuple(written)
