@@ -58,8 +58,27 @@ class Bounds:
 def bounds(stage: Stage, max_in_flight: int) -> Bounds:
     """Compute the bounds of a pipeline with an admission window of `max_in_flight`."""
     items = max_in_flight * multiplicity(stage)
-    slots = [leaf.concurrency for leaf in leaves(stage) if leaf.calls]
-    return Bounds(max_in_flight, items, min(items, sum(slots)) if slots else None)
+    calls = most_calls(stage)
+    return Bounds(max_in_flight, items, None if calls is None else min(items, calls))
+
+
+def most_calls(stage: Stage) -> int | None:
+    """The most visits of agents that can be at work at once: their slots, and over all agents of one model no more than
+    its `max_concurrency`. None when there is no agent."""
+    slots: list[tuple[tuple[object, ...], int]] = []
+    for leaf in leaves(stage):
+        if leaf.calls:
+            asked = leaf.resources()
+            before = next((total for known, total in slots if known == asked), 0) if asked else 0
+            slots = [entry for entry in slots if not asked or entry[0] != asked]
+            slots.append((asked, before + leaf.concurrency))
+    return sum(_within_limit(asked, total) for asked, total in slots) if slots else None
+
+
+def _within_limit(asked: tuple[object, ...], total: int) -> int:
+    """No more than the one model that is asked allows, if it sets a limit."""
+    limit = getattr(asked[0], "max_concurrency", None) if len(asked) == 1 else None
+    return min(total, limit) if isinstance(limit, int) else total
 
 
 def multiplicity(stage: Stage) -> int:

@@ -218,3 +218,9 @@ def test_an_unknown_parameter_is_refused_where_it_is_written() -> None:
 def test_equal_agents_are_equal_values() -> None:
     assert agent("a", model="sim/default", prompt="x") == agent("a", model="sim/default", prompt="x")
     assert agent("a", model="sim/default", prompt="x") != agent("a", model="sim/default", prompt="y")
+
+
+def test_the_bound_on_calls_knows_the_limit_that_agents_of_one_model_share() -> None:
+    shared, free = resolve("sim/default", max_concurrency=3), resolve("sim/echo")
+    pipe = Pipeline(agent("a", model=shared) | agent("b", model=shared) | agent("c", model=free, concurrency=5) | greet)
+    assert pipe.bounds.calls == 3 + 5 + 16
