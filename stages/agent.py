@@ -13,7 +13,7 @@ from pipeline.calls.parameters import PARAMETERS, Parameters
 from pipeline.calls.schema import Schema, SchemaLike
 from pipeline.core.agent import AGENT_CONCURRENCY, AgentStage, is_agent, stage_of_agent
 from pipeline.core.errors import DefinitionError, Problem
-from pipeline.core.names import Fields, fields_of
+from pipeline.core.names import Fields, fields_of, suggestion
 from pipeline.core.ports import OpenModel, Reply, Resource
 from pipeline.core.stage import OnError
 from pipeline.core.state import ConversationState, Message
@@ -90,7 +90,8 @@ def agent(
         return stage_of_agent(name, prompt=prompt, concurrency=concurrency, on_error=on_error, output_key=output_key)
     if model is None:
         raise DefinitionError(Problem(name, "model", "is missing", "give a model, as model='openai/gpt-5.5'"))
-    Parameters().updated(parameters)  # so that a wrong one is refused here, where it was written
+    _refuse_unknown(name, parameters)
+    Parameters().updated(parameters)  # so that a wrong value is refused here, where it was written
     asks = ModelAgent(
         name,
         as_model(model),
@@ -100,6 +101,14 @@ def agent(
         {option: value for option, value in parameters.items() if value is not None},
     )
     return stage_of_agent(asks, prompt=prompt, concurrency=concurrency, on_error=on_error, output_key=output_key)
+
+
+def _refuse_unknown(name: str, parameters: Mapping[str, object]) -> None:
+    for option in parameters:
+        if option not in PARAMETERS:
+            known = ("model", "prompt", "system", "output", "output_key", "conversation", "concurrency", "on_error")
+            hint = suggestion(option, (*known, *PARAMETERS)) or f"known: {', '.join((*known, *PARAMETERS))}"
+            raise DefinitionError(Problem(name, option, "is not an option of an agent", hint))
 
 
 def _refuse_ignored(thing: object, ignored: list[str]) -> None:

@@ -211,7 +211,7 @@ def test_what_is_no_agent_is_refused_beside_the_bar() -> None:
 
 
 def test_an_unknown_parameter_is_refused_where_it_is_written() -> None:
-    with pytest.raises(DefinitionError, match=r"temprature.*did you mean temperature\?"):
+    with pytest.raises(DefinitionError, match=r"is not an option of an agent \(did you mean 'temperature'\?\)"):
         agent("a", model=ScriptedModel(), temprature=1)
 
 
