@@ -236,7 +236,10 @@ def test_both_backends_give_equal_records_when_timing_cannot_matter(plan: Plan) 
 
 
 def in_order(records: list[Record]) -> list[dict[str, object]]:
-    return [record.standard() for record in sorted(records, key=lambda record: record.index)]
+    """Standard records by index. The first failure closes an `all`, and which other branches were finished by then is a
+    matter of scheduling even where nothing waits: what a failed record keeps of them is not compared."""
+    standard = [record.standard() for record in sorted(records, key=lambda record: record.index)]
+    return [{**record, "outputs": None} if record["status"] == "failed" else record for record in standard]
 
 
 def test_the_networks_are_varied_enough() -> None:
