@@ -17,6 +17,7 @@ from anyio import BrokenResourceError, CancelScope, ClosedResourceError, create_
 from pipeline.core.admission import Settling, Window
 from pipeline.core.deadlines import Deadlines
 from pipeline.core.errors import Failure, InvariantError, RunStopped
+from pipeline.core.events import Event, Listener
 from pipeline.core.item import Outcome
 from pipeline.core.iteration import Pulls
 from pipeline.core.joiner import Joiner
@@ -43,8 +44,11 @@ JUDGED_AFTER = 20
 class Machine:
     """The machinery of one run. Must be made inside an event loop."""
 
-    def __init__(self, pipeline: Pipeline, variables: dict[str, object]) -> None:
+    def __init__(self, pipeline: Pipeline, variables: dict[str, object], listener: Listener | None = None) -> None:
         self.pipeline = pipeline
+        self.listening = listener is not None
+        self._listener = listener
+        self.listener_errors = 0
         self.results = Results(ordered=pipeline.ordered)
         self.window = Window(
             pipeline.max_in_flight,
@@ -186,6 +190,14 @@ class Machine:
         if not self.entrances and self.entry is not None:
             self.entry.outbox.close()
 
+    def emit(self, event: Event) -> None:
+        """Tell the listener, if there is one. `listening` says whether making the event is worth the while."""
+        if self._listener is not None:
+            try:
+                self._listener(event)
+            except Exception:
+                self.listener_errors += 1
+
     # -- told by the window -------------------------------------------------------------------------------------
 
     def _ripe(self, root: Root) -> None:
@@ -264,6 +276,7 @@ class Machine:
             self.threads,
             self.window.account.usage,
             self.window.account.cost,
+            self.listener_errors,
         )
 
     def close(self) -> None:

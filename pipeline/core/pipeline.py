@@ -20,6 +20,7 @@ import anyio.lowlevel
 from anyio import create_task_group
 
 from pipeline.core.errors import DefinitionError, Failure, ItemError, Problem
+from pipeline.core.events import Listener
 from pipeline.core.feeder import SourceLike, feed
 from pipeline.core.machine import Machine
 from pipeline.core.ports import Resource, Sink
@@ -69,17 +70,24 @@ class Pipeline:
     # -- running ------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def open(self, source: SourceLike | None = None) -> AsyncGenerator[Run]:
+    async def open(self, source: SourceLike | None = None, *, on_event: Listener | None = None) -> AsyncGenerator[Run]:
         """Start a run over `source`, and for `run.submit`. Enter and leave it in one task.
+
+        `on_event` is called with what `pipeline.core.events` lists.
 
         Leaving the block early aborts the run: everything in flight is cancelled and closed before the block is left.
         Raises `RunStopped` at the end when the run ended by a rule of its own, and what the source or a sink raised.
         """
-        async with self._execution(source, intake=True) as run:
+        async with self._execution(source, intake=True, listener=on_event) as run:
             yield run
 
     async def run(
-        self, source: SourceLike, sink: Sink | Resource[Sink], *, watch: Callable[[Run], None] | None = None
+        self,
+        source: SourceLike,
+        sink: Sink | Resource[Sink],
+        *,
+        watch: Callable[[Run], None] | None = None,
+        on_event: Listener | None = None,
     ) -> Statistics:
         """Run over `source` and write every record to `sink`; a root is settled when its write has returned.
 
@@ -92,7 +100,7 @@ class Pipeline:
             what = getattr(sink, "__name__", type(sink).__name__)
             raise TypeError(f"a sink has `async def write(self, record)`, or open() that gives one; got {what}")
         opens = () if isinstance(sink, Sink) else (sink,)
-        async with self._execution(source, intake=False, opens=opens) as run:
+        async with self._execution(source, intake=False, opens=opens, listener=on_event) as run:
             out = sink if isinstance(sink, Sink) else run.opened(sink)
             if watch is not None:
                 watch(run)
@@ -120,9 +128,14 @@ class Pipeline:
 
     @asynccontextmanager
     async def _execution(
-        self, source: SourceLike | None, *, intake: bool, opens: Sequence[Resource[object]] = ()
+        self,
+        source: SourceLike | None,
+        *,
+        intake: bool,
+        opens: Sequence[Resource[object]] = (),
+        listener: Listener | None = None,
     ) -> AsyncGenerator[Run]:
-        machine = Machine(self, dict(self.variables))
+        machine = Machine(self, dict(self.variables), listener)
         try:
             async with AsyncExitStack() as resources:
                 await machine.open_resources(resources, opens)

@@ -70,6 +70,7 @@ class Statistics:
     threads: int  #: blocking calls in worker threads, abandoned ones included
     usage: Usage  #: of all attempts, those of roots that leave no record included
     cost: Cost | None  #: None when nothing was called; its `usd` is None when a price is unknown
+    listener_errors: int = 0  #: exceptions that the listener of events raised
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
