@@ -23,6 +23,7 @@ from anyio import (
 )
 
 from pipeline.core.errors import CallsClosed, Failure, Skip, is_bug
+from pipeline.core.feedback import Feedback
 from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Frame, Item, Outcome
 from pipeline.core.joiner import Joiner, Rules
@@ -31,6 +32,8 @@ from pipeline.core.streams import Exit, Inbox, Outbox, hand_over
 from pipeline.core.topology import fuse
 
 if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
     from pipeline.core.scope import Scope
 
 
@@ -44,6 +47,11 @@ class Composite(Stage):
 
     async def run(self, inbox: Inbox, outbox: Outbox, scope: Scope) -> None:
         await CompositeRun(self, scope).run(inbox, outbox)
+
+    @property
+    def feeds_back(self) -> bool:
+        """Whether items go into a body that did not just come in; see `CompositeRun.feedback`."""
+        return False
 
     def rules(self) -> Rules:
         """When a group is done. The default waits for all."""
@@ -75,6 +83,7 @@ class CompositeRun:
         self.joiner = Joiner(stage.name, stage.rules(), stage.combine, self._reject, stage.gather)
         self.entries: dict[str, Outbox] = {}
         self.task_group = create_task_group()
+        self.feedback = Feedback(stage.name, self._hand_over)
         self._senders = CapacityLimiter(SENDERS)
         scope.machine.joiners.append(self.joiner)
 
@@ -86,14 +95,29 @@ class CompositeRun:
                     self._start_body(label, body)
                 tg.start_soon(self.joiner.run_clock)
                 tg.start_soon(self._emit, outbox)
+                if self.stage.feeds_back:
+                    tg.start_soon(self.feedback.run, self.entries)
+                self.start(tg)
                 try:
                     await self._take_in(inbox)
+                    self.input_ended()
                     await self.joiner.finish()
                 finally:
+                    self.feedback.close()
+                    self.end()
                     for entry in self.entries.values():
                         entry.close()
         finally:
             self.joiner.leave()
+
+    def start(self, tasks: TaskGroup) -> None:
+        """Start more tasks, of a composite that has some. They return after `end`."""
+
+    def input_ended(self) -> None:
+        """Nothing more comes in; what is held in wait of more is to be let go of."""
+
+    def end(self) -> None:
+        """Every item has left, or is about to be cancelled: let the tasks return."""
 
     def _start_body(self, label: str, body: Body) -> None:
         edge = self.scope.open_edge(fuse(body.stage.parts())[0])
@@ -110,6 +134,8 @@ class CompositeRun:
         while True:
             if self.joiner.congested:
                 await self.joiner.wait_clear()
+            if self.feedback.pending:
+                await self.feedback.wait_clear()
             try:
                 item = await inbox.receive()
             except EndOfStream:

@@ -57,3 +57,17 @@ class Account:
         self.usage = self.usage + usage
         if cost is not None:
             self.cost = cost if self.cost is None else self.cost + cost
+
+
+class SubAccount(Account):
+    """What a part of a record's work has used, which the record is charged for too."""
+
+    __slots__ = ("whole",)
+
+    def __init__(self, whole: Account) -> None:
+        super().__init__()
+        self.whole = whole
+
+    def charge(self, usage: Usage, cost: Cost | None) -> None:
+        super().charge(usage, cost)
+        self.whole.charge(usage, cost)

@@ -1,0 +1,193 @@
+"""One at a time for each key, in order of arrival: for whatever must not overtake itself, such as the turns of a chat.
+
+A later item of a busy key parks, with its credit, until the one before it has left the body; other keys go by. Keys are
+found as they come, so a slow one holds up nobody but itself, and there are never more than the window has roots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from pipeline.core.composite import Composite, CompositeRun, member, rejoin
+from pipeline.core.errors import ItemError
+from pipeline.core.groups import Group, Joined
+from pipeline.core.item import Frame, Item
+from pipeline.core.iteration import resolved
+from pipeline.core.names import Fields
+from pipeline.core.stage import Body, OnError, Stage, Template, as_stage
+from pipeline.core.streams import Inbox, Outbox
+from pipeline.core.templates import Expression
+from pipeline.core.visit import template_names
+from pipeline.core.words import Field, Word
+from stages.parallel import last_fields
+
+if TYPE_CHECKING:
+    from pipeline.core.scope import Scope
+
+Key: TypeAlias = Callable[[object], object] | Expression
+
+_BODY = "body"
+
+
+class KeyedFrame(Frame):
+    """The one member of an item's group. Its key is free when nothing of it is left in the body."""
+
+    __slots__ = ()
+
+    def retire(self) -> None:
+        super().retire()
+        if isinstance(self.group, Keyed):
+            self.group.leave()
+
+
+class Keyed(Group):
+    """One item in the body, or parked in front of it. What can change beyond a group's: `inside`."""
+
+    __slots__ = ("inside", "key", "lines")
+
+    def __init__(self, run: CompositeRun, item: Item, key: Hashable, lines: Lines) -> None:
+        super().__init__(run.joiner, item)
+        self.key = key
+        self.lines = lines
+        self.inside = False
+
+    def enter(self) -> Item:
+        """Open the body to this item: what is to be sent in."""
+        self.inside = True
+        frame = KeyedFrame(self, _BODY, self.item.frame)
+        self.members[_BODY] = frame
+        self.finish_adding()
+        return member(self.item, frame)
+
+    def leave(self) -> None:
+        """The body is done with the item."""
+        self.lines.next_after(self)
+
+    def revoke(self) -> None:
+        super().revoke()
+        if not self.inside:
+            self.lines.unpark(self)
+
+
+class Lines:
+    """The items of each busy key in one run: the first is in the body, the others are parked in order of arrival."""
+
+    def __init__(self, run: CompositeRun) -> None:
+        self._run = run
+        self._busy: dict[Hashable, dict[Keyed, None]] = {}
+
+    def join(self, group: Keyed) -> bool:
+        """Stand in line. True when it is this item's turn already."""
+        line = self._busy.setdefault(group.key, {})
+        line[group] = None
+        return len(line) == 1
+
+    def unpark(self, group: Keyed) -> None:
+        """Leave the line from wherever it stands."""
+        self._busy[group.key].pop(group, None)
+
+    def next_after(self, group: Keyed) -> None:
+        """`group` has left the body: let in the next of its key, or forget the key."""
+        line = self._busy[group.key]
+        del line[group]
+        if line:
+            following = next(iter(line))
+            self._run.feedback.put(_BODY, following.enter(), following)
+        else:
+            del self._busy[group.key]
+
+
+class PartitionRun(CompositeRun):
+    """A partition in one run."""
+
+    def __init__(self, stage: PartitionStage, scope: Scope) -> None:
+        super().__init__(stage, scope)
+        self.lines = Lines(self)
+
+
+@dataclass(frozen=True)
+class PartitionStage(Composite):
+    """Sends items through its body, those of equal keys one at a time and in order of arrival."""
+
+    body: Stage
+    key: Key
+    on_error: OnError | None = None
+
+    @property
+    def feeds_back(self) -> bool:
+        return True
+
+    def bodies(self) -> Mapping[str, Body]:
+        return {_BODY: Body(self.body)}
+
+    def templates(self) -> Mapping[str, Template]:
+        return {"key": self.key} if isinstance(self.key, Expression) else {}
+
+    def failing(self) -> OnError | None:
+        return self.on_error
+
+    def produces(self) -> Mapping[str, Fields | None]:
+        return {self.name: last_fields(self.body)}
+
+    async def run(self, inbox: Inbox, outbox: Outbox, scope: Scope) -> None:
+        await PartitionRun(self, scope).run(inbox, outbox)
+
+    async def fan_out(self, item: Item, run: CompositeRun) -> None:
+        if not isinstance(run, PartitionRun):
+            raise TypeError("a partition runs in a run of its own kind")
+        key = await key_of(self.key, item, self.name)
+        group = Keyed(run, item, key, run.lines)
+        if run.lines.join(group):
+            await run.send(group, [(_BODY, group.enter())])
+
+    def combine(self, group: Group, joined: Joined) -> Item | None:
+        items = group.finished()
+        for item in items.values():
+            return rejoin(group, self.name, item.value, items, complete=False)
+        return None  # the one member was skipped
+
+
+async def key_of(key: Key, item: Item, stage: str) -> Hashable:
+    """What `key` says of an item. Raises `ItemError` for what cannot be a key."""
+    found = key.evaluate(template_names(item)) if isinstance(key, Expression) else await resolved(key(item.value))
+    try:
+        hash(found)
+    except TypeError:
+        text = f"the key of {stage!r} has to be text, a number or the like, got {type(found).__name__}"
+        raise ItemError(text, type="BadKey") from None
+    return found
+
+
+def partition_by(
+    key: Callable[..., object] | Expression | str,
+    body: object,
+    /,
+    *,
+    name: str = "partition",
+    on_error: OnError | None = None,
+) -> PartitionStage:
+    """One item of a key in `body` at a time, in order of arrival: `partition_by("{{ input.user }}", agent(...))`.
+
+    `key` is a function of the payload, which may be async, or an expression. Items of other keys go by, as many at once
+    as the body's stages allow. They come out in order of arrival for each key.
+    """
+    found = Expression(key) if isinstance(key, str) else key
+    return PartitionStage(name, as_stage(body), found, on_error)
+
+
+def _from_file(name: str, *, key: Key, body: Stage, **values: object) -> PartitionStage:
+    return partition_by(key, body, name=name, **values)  # pyright: ignore[reportArgumentType]
+
+
+WORD = Word(
+    "partition_by",
+    {
+        "key": Field("decision", required=True, help="an expression, or {call: …}"),
+        "body": Field("body", required=True, help="stages that see one item of a key at a time"),
+        "on_error": Field("choice", choices=("dead_letter", "skip", "fail"), help="when the body fails"),
+    },
+    _from_file,
+    "keeps the items of a key in order, one at a time",
+)
