@@ -41,6 +41,18 @@ class FlatMapStage(Stage):
     def children(self) -> int:
         return self.max_children
 
+    @property
+    def keeps(self) -> bool:
+        return True
+
+    @property
+    def thins(self) -> bool:
+        return True
+
+    @property
+    def against_submit(self) -> str | None:
+        return f"{self.name!r} makes several records of one"
+
     def templates(self) -> Mapping[str, Template]:
         return {"value": self.function} if isinstance(self.function, Expression) else {}
 

@@ -102,14 +102,15 @@ class Rounds(Group):
 
     def resolved(self, frame: Frame, outcome: Outcome) -> None:
         item = outcome.item
-        if not self.closed and item is not None and outcome.status in ("ok", "partial"):
-            if not item.state.outputs[self.stage.until_key] and self._goes_on():
-                self.run.feedback.put("body", self.next_round(item), self)
-                return
-        super().resolved(frame, outcome)
+        if item is not None and outcome.status in ("ok", "partial") and self._goes_on(item):
+            self.run.feedback.put("body", self.next_round(item), self)
+        else:
+            super().resolved(frame, outcome)
 
-    def _goes_on(self) -> bool:
+    def _goes_on(self, item: Item) -> bool:
         """Whether there is to be another round; the group is failed here if it may not simply end."""
+        if self.closed or item.state.outputs[self.stage.until_key]:
+            return False
         spent, limit = self.account.cost, self.stage.max_cost
         if limit is not None and spent is not None:
             if spent.usd is None:
@@ -147,6 +148,10 @@ class LoopStage(Composite):
 
     @property
     def feeds_back(self) -> bool:
+        return True
+
+    @property
+    def thins(self) -> bool:
         return True
 
     def placeholders(self) -> Mapping[str, object]:

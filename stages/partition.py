@@ -119,6 +119,10 @@ class PartitionStage(Composite):
     def feeds_back(self) -> bool:
         return True
 
+    @property
+    def thins(self) -> bool:
+        return True
+
     def bodies(self) -> Mapping[str, Body]:
         return {_BODY: Body(self.body)}
 
@@ -138,6 +142,9 @@ class PartitionStage(Composite):
         if not isinstance(run, PartitionRun):
             raise TypeError("a partition runs in a run of its own kind")
         key = await key_of(self.key, item, self.name)
+        if item.frame.revoked:  # while its key was waited for
+            item.frame.drop()
+            return
         group = Keyed(run, item, key, run.lines)
         if run.lines.join(group):
             await run.send(group, [(_BODY, group.enter())])

@@ -179,6 +179,10 @@ class SwitchStage(Composite):
             bodies[_DEFAULT] = Body(self.default)
         return bodies
 
+    @property
+    def thins(self) -> bool:
+        return True
+
     def multiplicity(self, of: Callable[[Stage], int], left: Callable[[Stage], int]) -> int:
         """An item is in one body only."""
         return 1 + max((of(body.stage) for body in self.bodies().values()), default=0)

@@ -52,6 +52,7 @@ class Window(Credits):
     every lineage."""
 
     label = ""
+    judges = False
 
     def __init__(
         self, max_in_flight: int, bound: int, names: dict[str, object], results: Results, on: Settling
@@ -129,8 +130,14 @@ class Window(Credits):
             root.revoke()
             self.finish(root, outcome)
 
-    def conclude(self, root: Root, status: Status) -> None:
-        """End a root whose children have left their records, all of them taken."""
+    def no_more(self, frame: Frame) -> None:
+        """Nothing of the root is at work any more, and no further record of it will come."""
+        self.on.ripe(frame.root)
+        self.results.complete(frame.root.index)
+
+    def concluded(self, frame: Frame, status: Status) -> None:
+        """End a root that became something else, whose records have been taken."""
+        root = frame.root
         if not root.done:
             root.done = True
             self.ended[status] += 1

@@ -9,7 +9,7 @@ A listener is a plain function. It is called on the event loop and never awaited
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from pipeline.core.joins import Verdict
 
@@ -24,7 +24,36 @@ class JoinDecided(NamedTuple):
     verdict: Verdict
     late: bool  #: its time was up
     slots: Mapping[str, str]  #: slot -> ok, partial, failed, skipped, cancelled, or open
+    complete: bool = True  #: no more slots would have been added
 
 
-Event: TypeAlias = JoinDecided
+Trigger: TypeAlias = Literal["size", "time", "end", "drain"]
+
+
+class BatchFlushed(NamedTuple):
+    """A batch was sent on, and why."""
+
+    stage: str
+    items: int
+    weight: float
+    trigger: Trigger
+
+
+class LoopBlocked(NamedTuple):
+    """Code that does not wait kept the event loop from everything else; told when it is over, see `watchdog`."""
+
+    culprit: str  #: for people: `stage 'fetch'`, `the source`, `the sink`, `code outside the stages`
+    stage: str | None  #: the stage's name, if it is one
+    seconds: float
+    where: str  #: the innermost line of the user's code: `file:line in function`
+
+
+class RunStalled(NamedTuple):
+    """Nothing moved for `seconds` though nobody was waited for outside; told once a stall, see `stall_timeout`."""
+
+    seconds: float
+    chain: tuple[str, ...]  #: what waits for what, from the oldest open root on, as `Run.wait_chain` gives it
+
+
+Event: TypeAlias = JoinDecided | BatchFlushed | LoopBlocked | RunStalled
 Listener: TypeAlias = Callable[[Event], object]

@@ -1,4 +1,4 @@
-"""Items that go into a body ahead of new ones: the next rounds of a loop, parked items whose turn has come, full batches.
+"""Items that go into a body ahead of new ones: the rounds of a loop, parked items whose turn has come, full batches.
 
 Each of them belongs to a root that holds a credit, so the line needs no bound of its own: it has room for the most that
 can be alive at its depth, and putting something in never waits. That is what keeps a cycle from blocking itself.

@@ -12,7 +12,7 @@ from dataclasses import replace
 import anyio
 
 from pipeline.core.admission import Window
-from pipeline.core.errors import InvariantError
+from pipeline.core.batches import id_of, yielding
 from pipeline.core.item import Frame, Item, Outcome
 from pipeline.core.record import Record, Status
 from pipeline.core.results import Delivery
@@ -25,6 +25,8 @@ _RANK: tuple[Status, ...] = ("skipped", "ok", "partial", "failed", "cancelled")
 
 class FlatGroup:
     """The children of one item. What can change: the counts, `complete`, `worst`, `closed`."""
+
+    judges = False
 
     __slots__ = (
         "added",
@@ -104,7 +106,7 @@ class FlatGroup:
         self._note(outcome.status)
         if outcome.status not in ("skipped", "cancelled"):
             self.undelivered += 1
-            record = replace(record_of(frame, outcome), id=child_id(frame), parent=frame.root.id)
+            record = replace(record_of(frame, outcome), id=id_of(frame), parent=frame.root.id)
             self.window.results.deliver(Delivery(frame, self, record))
         self.ended(frame)
 
@@ -120,8 +122,15 @@ class FlatGroup:
             self.undelivered -= 1
             self._advance(ended=False)
 
+    def no_more(self, frame: Frame) -> None:
+        """What a child became is not at work any more; it is held until its records are taken."""
+        if not self.closed:
+            self.held[frame] = None
+            self.undelivered += 1
+            self.ended(frame)
+
     def concluded(self, frame: Frame, status: Status) -> None:
-        """The group below a child, itself expanded, has settled."""
+        """The records of what a child became have been taken."""
         if not self.closed:
             del self.held[frame]
             self._note(status)
@@ -147,35 +156,12 @@ class FlatGroup:
         self.room.set()
         if not self.complete or self.open:
             return
-        parent, fold = self.item.frame, self.item.frame.group
+        parent = self.item.frame
+        fold = yielding(parent)
         if ended:
-            self._tell_no_more(parent, fold)
+            fold.no_more(parent)
         if not self.undelivered:
             self.closed = True
             parent.inner = None
             parent.retire()
-            if isinstance(fold, Window):
-                fold.conclude(parent.root, self.worst)
-            elif isinstance(fold, FlatGroup):
-                fold.concluded(parent, self.worst)
-
-    def _tell_no_more(self, parent: Frame, fold: object) -> None:
-        if isinstance(fold, Window):
-            fold.on.ripe(parent.root)
-            fold.results.complete(parent.root.index)
-        elif isinstance(fold, FlatGroup):
-            fold.held[parent] = None
-            fold.undelivered += 1  # until this group has settled
-            fold.ended(parent)
-        else:
-            raise InvariantError(f"{self.label!r} expanded an item inside a composite")
-
-
-def child_id(frame: Frame) -> str:
-    """`id#k`, and `id#k#j` for a child's child."""
-    slots: list[str] = []
-    step = frame
-    while step.parent is not None:
-        slots.append(step.slot)
-        step = step.parent
-    return "#".join([frame.root.id, *reversed(slots)])
+            fold.concluded(parent, self.worst)

@@ -7,14 +7,16 @@ becomes of the decision is its joiner's business.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 from anyio import CancelScope
 
-from pipeline.core.errors import Failure
+from pipeline.core.errors import Failure, ItemError
 from pipeline.core.item import Frame, Item, Missing, Outcome
-from pipeline.core.joins import Tally, Verdict, decide, decide_late
+from pipeline.core.joins import Tally, ask, decide, decide_late
+from pipeline.core.members import Ended, Members, Verdict
 
 if TYPE_CHECKING:
     from pipeline.core.joiner import Joiner
@@ -25,6 +27,7 @@ class Joined(NamedTuple):
 
     verdict: Verdict
     late: bool  #: its time was up
+    failure: Failure | None = None  #: why it failed, if its join says so itself
 
 
 class Group:
@@ -35,7 +38,7 @@ class Group:
     """
 
     __slots__ = (
-        "closed", "complete", "failed", "item", "joiner", "members",
+        "closed", "complete", "failed", "item", "joined", "joiner", "members",
         "ok", "outcomes", "pulling", "room", "scope", "skipped", "started",
     )  # fmt: skip
 
@@ -47,12 +50,15 @@ class Group:
         self.ok = self.failed = self.skipped = 0
         self.complete = False
         self.closed = False
+        self.joined: Joined | None = None  #: how it was decided
         self.started = False
         self.scope: CancelScope | None = None
         self.pulling: CancelScope | None = None  #: the wait for the next member, of a fan-out that iterates
         self.room: anyio.Event | None = None  #: set when a member resolves, for a fan-out that waits for room
         item.frame.inner = self
         joiner.opened(self)
+
+    judges = True
 
     @property
     def label(self) -> str:
@@ -97,14 +103,22 @@ class Group:
                 self.skipped += 1
             case "failed" | "cancelled":
                 self.failed += 1
+        self.noted(outcome)
         if self.room is not None:
             self.room.set()
         self._judge()
 
+    def noted(self, outcome: Outcome) -> None:
+        """A member has ended, and the group is about to be judged. For groups that make something of it."""
+
     def expire(self) -> None:
         """The group's time is up."""
+        if self.closed:
+            return
+        rules = self.joiner.rules
+        if rules.join.function is not None:
+            self._ask(late=True)
         if not self.closed:
-            rules = self.joiner.rules
             self._close(Joined(decide_late(rules.join, self.tally(), rules.on_timeout), late=True))
 
     def fail(self, failure: Failure) -> None:
@@ -118,9 +132,25 @@ class Group:
         if not self.closed:
             self._shut()
 
+    def abandon(self) -> None:
+        """Cancel what is held and every member: the composite is being torn down."""
+        self.revoke()
+        self.item.frame.resolve(Outcome("cancelled", self.item))
+
     def tally(self) -> Tally:
         """How the members stand; `ok` includes partial ones."""
         return Tally(self.ok, self.failed, self.skipped, self.open_members, self.complete)
+
+    def view(self, *, late: bool = False) -> Members:
+        """The members as a join that is a function sees them."""
+        ended: dict[str, Ended] = {}
+        for slot in self.members:
+            if slot in self.outcomes:
+                status, item, failure = self.outcomes[slot]
+                value = item.value if item is not None and status in ("ok", "partial") else None
+                reason = "" if status in ("ok", "partial", "skipped") else failure.message if failure else status
+                ended[slot] = Ended(status, value, reason)
+        return Members(tuple(self.members), MappingProxyType(ended), self.complete, late)
 
     def finished(self) -> dict[str, Item]:
         """The items of the members that are ok or partial, by slot, in declaration order."""
@@ -146,18 +176,47 @@ class Group:
         return tuple(lacks)
 
     def _not_done(self) -> str:
-        timeout = self.joiner.rules.timeout
+        late = self.joined is None or self.joined.late
+        timeout = self.joiner.rules.timeout if late else None
         return "not done" if timeout is None else f"not done within {timeout:g} s"
 
     def _judge(self) -> None:
-        if not self.closed:
-            verdict = decide(self.joiner.rules.join, self.tally())
-            if verdict is not None:
-                self._close(Joined(verdict, late=False))
+        if self.closed:
+            return
+        join = self.joiner.rules.join
+        if join.function is not None:
+            self._ask(late=False)
+            return
+        verdict = decide(join, self.tally())
+        if verdict is not None:
+            self._close(Joined(verdict, late=False))
+
+    def _ask(self, *, late: bool) -> None:
+        """Close if the join's own function decides, or fails to."""
+        try:
+            verdict = ask(self.joiner.rules.join, self.label, self.view(late=late))
+        except ItemError as error:
+            self._close(Joined("failed", late, Failure.of(error, self.label)))
+            return
+        if verdict is not None:
+            self._close(Joined(verdict, late))
 
     def _close(self, joined: Joined) -> None:
+        self.joined = joined
+        if joined.verdict == "partial":
+            self._name_the_rest()
         self._shut()
         self.joiner.decided(self, joined)
+
+    def _name_the_rest(self) -> None:
+        """Say what a partial group lacks where no member stands for it: those that were never added, or nothing but
+        that its join says so."""
+        item, name, reason = self.item, f"{self.label}.rest", self._not_done()
+        if self.complete:
+            if self.missing(self.members):
+                return
+            name, reason = self.label, f"join {self.joiner.rules.join} says partial"
+        self.item = Item(item.value, item.state, item.frame, (*item.missing, Missing(name, reason)))
 
     def _shut(self) -> None:
         """Let go of the item that entered, revoke who has not ended, and stop whoever still sends members out."""

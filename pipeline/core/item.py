@@ -63,6 +63,11 @@ class Fold(Protocol):
         """The composite's name; empty for the window."""
         ...
 
+    @property
+    def judges(self) -> bool:
+        """Whether it decides itself what the failure of a frame means. If not, the pipeline's `on_error` does."""
+        ...
+
     def resolved(self, frame: Frame, outcome: Outcome) -> None:
         """A frame that was not revoked has ended. Called once a frame, synchronously."""
         ...

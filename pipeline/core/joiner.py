@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import anyio
 from anyio import WouldBlock
@@ -42,22 +43,38 @@ class GroupStatistics:
 Combine = Callable[[Group, Joined], Item | None]
 Reject = Callable[[Item, Failure], None]
 Gather = Callable[[Mapping[str, Item]], object]
+Tell = Callable[[Group, Joined], object]
+
+
+class Open(Protocol):
+    """What holds items in a composite until it is done: a group, or a batch."""
+
+    @property
+    def label(self) -> str: ...
+
+    def abandon(self) -> None:
+        """Resolve as cancelled what is held, because the composite is being torn down."""
+        ...
 
 
 class Joiner:
     """The groups of one composite in one run, and the way out for what they join.
 
     `combine` makes the joined item of a decided group (None: every member was skipped, and so is the item); `reject`
-    fails the item that entered; `gather` makes one value of the finished members. All are synchronous.
+    fails the item that entered; `gather` makes one value of the finished members; `tell` hears of each decision. All
+    are synchronous. An `ItemError` out of `combine` fails the item.
     """
 
-    def __init__(self, label: str, rules: Rules, combine: Combine, reject: Reject, gather: Gather) -> None:
+    def __init__(
+        self, label: str, rules: Rules, combine: Combine, reject: Reject, gather: Gather, tell: Tell | None = None
+    ) -> None:
         self.label = label
         self.rules = rules
         self._combine = combine
         self._reject = reject
         self._gather = gather
-        self.groups: dict[Group, None] = {}
+        self._tell = tell
+        self.groups: dict[Open, None] = {}
         self.opened_count = 0
         self._ready: deque[Item] = deque()
         self._changed = anyio.Event()
@@ -68,7 +85,7 @@ class Joiner:
 
     # -- told by groups -----------------------------------------------------------------------------------------
 
-    def opened(self, group: Group) -> None:
+    def opened(self, group: Open) -> None:
         self.groups[group] = None
         self.opened_count += 1
 
@@ -76,14 +93,16 @@ class Joiner:
         if self._deadlines is not None:
             self._deadlines.start(group)
 
-    def closed(self, group: Group) -> None:
+    def closed(self, group: Open) -> None:
         del self.groups[group]
-        if self._deadlines is not None:
+        if self._deadlines is not None and isinstance(group, Group):
             self._deadlines.stop(group)
         if not self.groups:
             self._changed.set()
 
     def decided(self, group: Group, joined: Joined) -> None:
+        if self._tell is not None:
+            self._tell(group, joined)
         cut_short = any(outcome.status == "cancelled" for outcome in group.outcomes.values())
         if cut_short and joined.verdict != "ok":  # by a drain: what is missing was not tried, so nothing is known of it
             group.item.frame.resolve(Outcome("cancelled", group.item))
@@ -91,7 +110,11 @@ class Joiner:
         if joined.verdict == "failed":
             self.reject(group, self._failure(group, joined))
             return
-        item = self._combine(group, joined)
+        try:
+            item = self._combine(group, joined)
+        except ItemError as error:
+            self.reject(group, Failure.of(error, self.label))
+            return
         if item is None:
             group.item.frame.resolve(Outcome("skipped", group.item))
         else:
@@ -110,6 +133,8 @@ class Joiner:
 
     def _failure(self, group: Group, joined: Joined) -> Failure:
         join, tally = self.rules.join, group.tally()
+        if joined.failure is not None:
+            return joined.failure
         if joined.late:
             message = f"{tally.open} of {len(group.members)} not done within {self.rules.timeout:g} s, join is {join}"
             return Failure.of(ItemError(message, type="GroupTimeout", retryable=True), self.label)
@@ -117,7 +142,8 @@ class Joiner:
             first = next(outcome for outcome in group.outcomes.values() if outcome.status in ("failed", "cancelled"))
             if first.failure is not None:
                 return first.failure
-        planned = f"planned {len(group.members)}, needed {join.k}, {tally.ok} succeeded"
+        needed = f"join {join} says failed" if join.function is not None else f"needed {join.k}"
+        planned = f"planned {len(group.members)}, {needed}, {tally.ok} succeeded"
         reasons = [f"{slot}: {outcome.failure.message}" for slot, outcome in group.outcomes.items() if outcome.failure]
         return Failure.of(ItemError("; ".join([planned, *reasons]), type="JoinFailed"), self.label)
 
@@ -183,8 +209,7 @@ class Joiner:
     def leave(self) -> None:
         """Resolve what is held and what waits to be sent, because the composite is being torn down."""
         for group in list(self.groups):
-            group.revoke()
-            group.item.frame.resolve(Outcome("cancelled", group.item))
+            group.abandon()
         while self._ready:
             item = self._ready.popleft()
             if not item.frame.retired:

@@ -65,6 +65,7 @@ class Machine:
         self._names = tuple(stage.name for stage in walk(pipeline.stage))
         self.sleepers: set[CancelScope] = set()
         self.pulls = Pulls()
+        self.at_drain: list[Callable[[], None]] = []  #: told when nothing more is taken in
         self.threads = 0
         self.calls_closed = False
         self.draining = False
@@ -237,6 +238,8 @@ class Machine:
         """Take nothing new in. `items`: finish what was admitted; `calls`: finish only calls in flight."""
         self._refuse_more()
         self.pulls.close()
+        for told in tuple(self.at_drain):
+            told()
         if self.feed_scope is not None:
             self.feed_scope.cancel()
         if mode == "calls" and not self.calls_closed:

@@ -28,7 +28,7 @@ from pipeline.core.record import Record
 from pipeline.core.run import Run
 from pipeline.core.stage import ERROR_ACTIONS, OnError, Stage, as_stage
 from pipeline.core.statistics import Statistics
-from pipeline.core.topology import Bounds, bounds, fuse, problems, walk
+from pipeline.core.topology import Bounds, bounds, doubts, fuse, problems, stalls, walk
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,15 @@ class Pipeline:
     def __post_init__(self) -> None:
         object.__setattr__(self, "stage", as_stage(self.stage))
         found = (*self._option_problems(), *problems(self.stage, self.variables))
+        if not found:
+            found = stalls(self.stage, self.max_in_flight, self.ordered)
         if found:
             raise DefinitionError(*found)
+
+    @property
+    def doubts(self) -> tuple[Problem, ...]:
+        """What is legal in this definition and surely not meant."""
+        return doubts(self.stage, self.max_in_flight, self.ordered)
 
     @property
     def bounds(self) -> Bounds:

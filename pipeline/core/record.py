@@ -53,6 +53,7 @@ class Record:
     input: object  #: the record as it came in
     missing: tuple[str, ...] = ()  #: what a partial output lacks, as composite.branch
     parent: str | None = None  #: the root's id, when one root yields several records
+    inputs: tuple[str, ...] = ()  #: the ids of the roots, when several of them yield one record
 
     def standard(self) -> dict[str, object]:
         """The record as it is written: fixed key order, nothing volatile."""
@@ -71,6 +72,8 @@ class Record:
             record["missing"] = list(self.missing)
         if self.parent is not None:
             record["parent"] = self.parent
+        if self.inputs:
+            record["inputs"] = list(self.inputs)
         return record
 
 

@@ -8,24 +8,35 @@ With `ordered` this is also the one place where input order is restored.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import anyio
 from anyio.lowlevel import checkpoint
 
 from pipeline.core.errors import PipelineError
 from pipeline.core.item import Frame
-from pipeline.core.record import Record
+from pipeline.core.record import Record, Status
 from pipeline.core.streams import BURST
 
 if TYPE_CHECKING:
     from pipeline.core.root import Root
 
 
+@runtime_checkable
 class Yields(Protocol):
-    """A fold whose members leave a record each."""
+    """A fold whose members leave a record each, or become something else that does."""
 
-    def delivered(self, frame: Frame, record: Record) -> None: ...
+    def delivered(self, frame: Frame, record: Record) -> None:
+        """The consumer has taken the record of a member."""
+        ...
+
+    def no_more(self, frame: Frame) -> None:
+        """What a member became is not at work any more; its records have not all been taken."""
+        ...
+
+    def concluded(self, frame: Frame, status: Status) -> None:
+        """The records of what a member became have been taken; `status` is the worst of them."""
+        ...
 
 
 class Delivery(NamedTuple):

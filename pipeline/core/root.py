@@ -50,6 +50,14 @@ class Root(Frame):
         self.reply: Reply | None = None
         self.grow()
 
+    def names_of_record(self) -> dict[str, object]:
+        """What templates see of the record: `input`, and `prompt` if it has one."""
+        record = self.record
+        names: dict[str, object] = {"input": record.fields if record.fields else {"prompt": record.prompt}}
+        if record.prompt is not None:
+            names["prompt"] = record.prompt
+        return names
+
     def grow(self) -> None:
         """Count one more frame; the bound that the pipeline printed holds at every instant."""
         self.live += 1

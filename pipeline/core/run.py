@@ -80,12 +80,13 @@ class Run:
         """Send one record in and return its outcome, whatever the status.
 
         Takes its turn for a credit, first come, first served; with `wait=False` raises `WouldBlock` when there is none
-        at once. Raises `RunClosed` when the run takes nothing more, and `PipelineError` when one record would become
-        several (`flat_map`). When the caller is cancelled, so is the root.
+        at once. Raises `RunClosed` when the run takes nothing more, and `PipelineError` when no one record would be its
+        answer (`flat_map`, a `batch` without a body). When the caller is cancelled, so is the root.
         """
         machine = self._machine
-        if any(stage.children > 1 for stage in machine.pipeline.stage.parts()):
-            raise PipelineError("a pipeline with flat_map leaves several records; give it a source and read `results`")
+        against = next((why for stage in machine.pipeline.stage.parts() if (why := stage.against_submit)), None)
+        if against is not None:
+            raise PipelineError(f"this pipeline takes no submit: {against}; give it a source and read `results`")
         self._refuse_if_closed()
         if not wait and not machine.window.free:
             raise WouldBlock

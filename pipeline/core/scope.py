@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from anyio import create_task_group
 
 from pipeline.core.errors import CallsClosed, Failure, RunStopped, Skip
-from pipeline.core.groups import Group
 from pipeline.core.item import Item, Outcome
 from pipeline.core.ports import Resource
 from pipeline.core.stage import ERROR_ACTIONS, ErrorAction, OnError, Stage
@@ -83,7 +82,7 @@ class Scope:
 
         The pipeline's own policy is for what leaves the pipeline: a member that fails is its join's to judge.
         """
-        if on_error is None and item.frame.parent is not None and isinstance(item.frame.group, Group):
+        if on_error is None and item.frame.group.judges:
             on_error = "dead_letter"
         action = self._action(failure, on_error or self.machine.pipeline.on_error)
         if getattr(failure.cause, "stops_run", False):

@@ -9,9 +9,9 @@ quiet stop. Only the engine and composites write `run`; everyone else writes `pr
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
 
 from pipeline.core.errors import DefinitionError, Failure, Problem
 from pipeline.core.names import Fields
@@ -88,6 +88,26 @@ class Stage(ABC):
         """The most items that one entering item becomes further down the chain."""
         return 1
 
+    @property
+    def keeps(self) -> bool:
+        """Whether an entering item is held here while what it became is further down the chain."""
+        return False
+
+    @property
+    def forgets(self) -> bool:
+        """Whether what goes on stands for several items, so that templates further down see nothing of each."""
+        return False
+
+    @property
+    def thins(self) -> bool:
+        """Whether items may be dropped or held here while others go by, so that fewer come out than went in."""
+        return False
+
+    @property
+    def against_submit(self) -> str | None:
+        """Why a run with this stage takes no submitted records; None if it does."""
+        return None
+
     def multiplicity(self, of: Callable[[Stage], int], left: Callable[[Stage], int]) -> int:
         """The most items that one entering item can be alive as here, itself included. `of` tells it of a body, `left`
         what a finished member may leave behind in one."""
@@ -109,6 +129,23 @@ class Stage(ABC):
         """What is wrong with this stage where it stands, bodies not included."""
         return ()
 
+    def stalls(self, standing: Standing) -> Iterable[Problem]:
+        """Why a run could wait here for ever."""
+        return ()
+
+    def doubts(self, standing: Standing) -> Iterable[Problem]:
+        """What is legal here and surely not meant."""
+        return ()
+
+
+class Standing(NamedTuple):
+    """Where a stage stands: what decides whether the items that it waits for can come."""
+
+    in_body: bool
+    before: tuple[Stage, ...]  #: the stages upstream of it on the chain that it is part of
+    max_in_flight: int
+    ordered: bool
+
 
 @dataclass(frozen=True)
 class Body:
@@ -118,6 +155,7 @@ class Body:
     names: frozenset[str] = frozenset()  #: what its templates see beyond what the composite sees
     copies: int = 1  #: members that one entering item can have in it at once
     total: int | None = None  #: members that it can have in all, if that is more
+    alone: bool = False  #: its templates see nothing of what the composite sees but `vars`
 
     @property
     def members(self) -> int:

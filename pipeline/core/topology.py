@@ -14,7 +14,7 @@ from pipeline.core.errors import Problem
 from pipeline.core.fused import FusedStage
 from pipeline.core.leaf import LeafStage
 from pipeline.core.names import Fields, unknown_names
-from pipeline.core.stage import ERROR_ACTIONS, Chain, Stage
+from pipeline.core.stage import ERROR_ACTIONS, Chain, Stage, Standing
 
 #: names that templates see everywhere
 COMMON_NAMES: Mapping[str, Fields | None] = {"input": None, "prompt": None, "vars": None}
@@ -91,8 +91,8 @@ def multiplicity(stage: Stage) -> int:
     for part in stage.parts():
         most = max(most, held + factor * part.multiplicity(multiplicity, left_behind))
         held += factor * _left_by(part, in_body=False)
-        if part.children > 1:
-            held += factor  # each entering item is held while its children are out
+        if part.keeps:
+            held += factor  # each entering item is held while what it became is out
             factor *= part.children
             most = max(most, held + factor)
     return most
@@ -206,5 +206,29 @@ def _wrong(stage: Stage, available: Mapping[str, Fields | None], *, in_body: boo
             for misuse in unknown_names(template, names):
                 yield Problem(owner_of(part), option, misuse.message, misuse.hint)
         for body in part.bodies().values():
-            yield from _wrong(body.stage, {**names, **dict.fromkeys(body.names)}, in_body=True)
+            seen = {"vars": names["vars"]} if body.alone else names
+            yield from _wrong(body.stage, {**seen, **dict.fromkeys(body.names)}, in_body=True)
+        if part.forgets:
+            names = {"vars": names["vars"]}
         names.update(part.produces())
+
+
+def stalls(stage: Stage, max_in_flight: int, ordered: bool) -> tuple[Problem, ...]:
+    """Find where a run of this pipeline could wait for ever."""
+    standing = Standing(False, (), max_in_flight, ordered)
+    return tuple(problem for part, at in _standing(stage, standing) for problem in part.stalls(at))
+
+
+def doubts(stage: Stage, max_in_flight: int, ordered: bool) -> tuple[Problem, ...]:
+    """Find what is legal and surely not meant."""
+    standing = Standing(False, (), max_in_flight, ordered)
+    return tuple(problem for part, at in _standing(stage, standing) for problem in part.doubts(at))
+
+
+def _standing(stage: Stage, at: Standing) -> Iterator[tuple[Stage, Standing]]:
+    """Every stage that is wired, with where it stands."""
+    for part in stage.parts():
+        yield part, at
+        for body in part.bodies().values():
+            yield from _standing(body.stage, at._replace(in_body=True))
+        at = at._replace(before=(*at.before, part))

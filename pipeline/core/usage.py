@@ -26,6 +26,21 @@ class Usage:
             self.estimated or other.estimated,
         )
 
+    def share(self, place: int, count: int) -> Usage:
+        """Part number `place` of `count` equal ones, whose sum is the whole: remainders go to the first parts."""
+
+        def part(number: int) -> int:
+            return number // count + (place < number % count)
+
+        return Usage(
+            part(self.input_tokens),
+            part(self.output_tokens),
+            part(self.cached_input_tokens),
+            part(self.reasoning_tokens),
+            part(self.requests),
+            self.estimated,
+        )
+
 
 NO_USAGE = Usage()
 
@@ -41,6 +56,10 @@ class Cost:
         usd = None if self.usd is None or other.usd is None else self.usd + other.usd
         source = self.source if other.source in self.source.split(" + ") else f"{self.source} + {other.source}"
         return Cost(usd, source)
+
+    def share(self, count: int) -> Cost:
+        """One of `count` equal parts."""
+        return Cost(None if self.usd is None else self.usd / count, self.source)
 
 
 class Account:

@@ -123,11 +123,7 @@ class Visit:
 
 def template_names(item: Item) -> dict[str, object]:
     """The names that a template sees when it is rendered for `item`."""
-    root = item.frame.root
-    record = root.record
     names: dict[str, object] = dict(item.frame.names)
     names.update(item.state.outputs)
-    names["input"] = record.fields if record.fields else {"prompt": record.prompt}
-    if record.prompt is not None:
-        names["prompt"] = record.prompt
+    names.update(item.frame.root.names_of_record())
     return names

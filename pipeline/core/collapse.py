@@ -1,0 +1,76 @@
+"""A batch that goes on as one item and leaves one record, with the ids of those that it was made of.
+
+Its members are held, with their credits, until that record is taken, and end as it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import replace
+
+from pipeline.core.batches import Batch, Member, id_of, yielding
+from pipeline.core.item import Frame, Item, Outcome
+from pipeline.core.record import Record, Status
+from pipeline.core.results import Delivery
+from pipeline.core.root import record_of
+
+
+class Collapse(Batch):
+    """The fold of a collapsed batch. What can change beyond a batch's: `ended`."""
+
+    __slots__ = ("ended",)
+
+    judges = False
+
+    def __init__(self, label: str, key: Hashable = None) -> None:
+        super().__init__(label, key)
+        self.ended = False
+
+    @property
+    def untaken(self) -> bool:
+        return self.ended
+
+    def seal(self) -> Item:
+        """The item that goes on; from now on its record is charged for what its members have used."""
+        item = super().seal()
+        for member in self.places:
+            account = member.item.frame.account
+            item.frame.account.charge(account.usage, account.cost)
+        return item.output(self.label, item.value)
+
+    def resolved(self, frame: Frame, outcome: Outcome) -> None:
+        """What became of the batch has ended: its record goes to the results, unless it leaves none."""
+        if self.closed:
+            return
+        if outcome.status in ("skipped", "cancelled"):
+            self.no_more(frame)
+            self.concluded(frame, outcome.status)
+            return
+        record = replace(record_of(frame, outcome), inputs=self.ids())
+        frame.root.window.results.deliver(Delivery(frame, self, record))
+        self.no_more(frame)
+
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the members that are left, in their order."""
+        return tuple(id_of(member.item.frame) for member in self.members)
+
+    def delivered(self, frame: Frame, record: Record) -> None:
+        """The consumer has taken the record."""
+        self.concluded(frame, record.status)
+
+    def no_more(self, frame: Frame) -> None:
+        """Nothing of the batch is at work any more."""
+        self.ended = True
+        for member in tuple(self.members):
+            yielding(member.item.frame).no_more(member.item.frame)
+
+    def concluded(self, frame: Frame, status: Status) -> None:
+        """What the batch became has left its records: so have its members."""
+        for member in self.conclude():
+            _end(member, status)
+
+
+def _end(member: Member, status: Status) -> None:
+    frame = member.item.frame
+    frame.retire()
+    yielding(frame).concluded(frame, status)

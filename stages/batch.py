@@ -1,0 +1,340 @@
+"""Several items at once: for what is cheaper by the dozen, such as one call that judges twenty answers.
+
+With a body it is a bracket: the items go in as one list, the body gives one result each, and every item goes on under
+its own lineage. Without one it collapses them: the list goes on as one item, and leaves one record.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from pipeline.core.batches import Batch, Member, share_out
+from pipeline.core.collapse import Collapse
+from pipeline.core.composite import Composite, CompositeRun
+from pipeline.core.deadlines import Deadlines
+from pipeline.core.errors import Failure, ItemError, Problem
+from pipeline.core.events import BatchFlushed, Trigger
+from pipeline.core.groups import Group, Joined
+from pipeline.core.item import Frame, Item, Outcome
+from pipeline.core.iteration import resolved
+from pipeline.core.stage import Body, OnError, Stage, Standing, Template, as_stage
+from pipeline.core.streams import Inbox, Outbox
+from pipeline.core.templates import Expression
+from pipeline.core.visit import template_names
+from pipeline.core.words import Field, Word
+from stages.partition import Key, key_of
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+    from pipeline.core.scope import Scope
+
+Weight: TypeAlias = Callable[[object], object] | Expression
+
+_BODY = "body"
+
+
+class Bracket(Batch):
+    """A batch whose members go on by themselves, each with its result."""
+
+    __slots__ = ("run",)
+
+    def __init__(self, run: BatchRun, key: Hashable) -> None:
+        super().__init__(run.stage.name, key)
+        self.run = run
+
+    def resolved(self, frame: Frame, outcome: Outcome) -> None:
+        if self.closed:
+            return
+        members = self.conclude()
+        self.run.joiner.closed(self)
+        share_out(frame.account, [member.item.frame.account for member in members])
+        if outcome.status in ("ok", "partial") and outcome.item is not None:
+            self._hand_out(members, outcome.item)
+            return
+        for member in members:
+            if outcome.status == "failed" and outcome.failure is not None:
+                self.run.reject(member.item, outcome.failure)
+            else:
+                member.item.frame.resolve(Outcome(outcome.status, member.item))
+
+    def emptied(self) -> None:
+        self.run.forget(self)
+
+    def abandon(self) -> None:
+        self.run.forget(self)
+        super().abandon()
+
+    def _hand_out(self, members: list[Member], item: Item) -> None:
+        """Give every member its result."""
+        results, count = item.value, len(self.places)
+        if not isinstance(results, list | tuple) or len(results) != count:  # pyright: ignore[reportUnknownArgumentType]
+            given = f"{len(results)}" if isinstance(results, list | tuple) else f"one {type(results).__name__}"  # pyright: ignore[reportUnknownArgumentType]
+            error = ItemError(f"the body has to give a list of {count} results, got {given}", type="WrongResults")
+            for member in members:
+                self.run.reject(member.item, Failure.of(error, self.label))
+            return
+        place = {member: number for number, member in enumerate(self.places)}
+        for member in members:
+            entered = member.item
+            lacks = tuple(lack for lack in item.missing if lack not in entered.missing)
+            done = entered.output(self.label, results[place[member]])  # pyright: ignore[reportUnknownArgumentType]
+            self.run.joiner.emit(done._replace(missing=entered.missing + lacks))
+
+
+class Collapsing(Collapse):
+    """A batch that goes on as one item."""
+
+    __slots__ = ("run",)
+
+    def __init__(self, run: BatchRun, key: Hashable) -> None:
+        super().__init__(run.stage.name, key)
+        self.run = run
+
+    def emptied(self) -> None:
+        self.run.forget(self)
+
+    def abandon(self) -> None:
+        self.run.forget(self)
+        super().abandon()
+
+
+class BatchRun(CompositeRun):
+    """A batch stage in one run. What can change: `filling`, the batches that take items in, one a key."""
+
+    stage: BatchStage
+
+    def __init__(self, stage: BatchStage, scope: Scope) -> None:
+        super().__init__(stage, scope)
+        self.filling: dict[Hashable, Bracket | Collapsing] = {}
+        self._clock: Deadlines[Bracket | Collapsing] | None = None
+        if stage.within is not None:
+            self._clock = Deadlines(stage.within, lambda batch: self.flush(batch, "time"))
+
+    def start(self, tasks: TaskGroup) -> None:
+        if self._clock is not None:
+            tasks.start_soon(self._clock.run)
+        self.scope.machine.at_drain.append(self._flush_for_drain)
+
+    def input_ended(self) -> None:
+        self._flush_all("end")
+
+    def end(self) -> None:
+        self.scope.machine.at_drain.remove(self._flush_for_drain)
+        if self._clock is not None:
+            self._clock.close()
+
+    def add(self, item: Item, key: Hashable, weight: float) -> None:
+        """Put `item` into the batch of its key. One that would become too heavy by it goes first."""
+        size, batch = self.stage.size, self.filling.get(key)
+        if batch is not None and batch.weight + weight > size:
+            self.flush(batch, "size")
+            batch = None
+        if batch is None:
+            batch = self.filling[key] = self._new(key)
+        batch.add(item, weight)
+        if batch.weight >= size:
+            self.flush(batch, "size")
+
+    def _new(self, key: Hashable) -> Bracket | Collapsing:
+        batch = Bracket(self, key) if self.stage.body is not None else Collapsing(self, key)
+        self.joiner.opened(batch)
+        if self._clock is not None:
+            self._clock.start(batch)
+        return batch
+
+    def flush(self, batch: Bracket | Collapsing, trigger: Trigger) -> None:
+        """Send a batch on, full or not."""
+        self._close(batch)
+        if self.scope.machine.listening:
+            event = BatchFlushed(batch.label, len(batch.members), batch.weight, trigger)
+            self.scope.machine.emit(event)
+        item = batch.seal()
+        if isinstance(batch, Bracket):
+            self.feedback.put(_BODY, item, batch)
+        else:
+            self.joiner.closed(batch)
+            self.joiner.emit(item)
+
+    def forget(self, batch: Bracket | Collapsing) -> None:
+        """A batch has vanished: all its members have left, or it is torn down."""
+        self._close(batch)
+        if batch in self.joiner.groups:
+            self.joiner.closed(batch)
+
+    def reject(self, item: Item, failure: Failure) -> None:
+        """Fail one member."""
+        self.scope.conclude(item, failure, self.stage.failing())
+
+    def _close(self, batch: Bracket | Collapsing) -> None:
+        if self.filling.get(batch.key) is batch:
+            del self.filling[batch.key]
+        if self._clock is not None:
+            self._clock.stop(batch)
+
+    def _flush_all(self, trigger: Trigger) -> None:
+        for batch in tuple(self.filling.values()):
+            self.flush(batch, trigger)
+
+    def _flush_for_drain(self) -> None:
+        self._flush_all("drain")
+
+
+@dataclass(frozen=True)
+class BatchStage(Composite):
+    """Gathers items until they are `size`, or weigh that much, or the first of them has waited `within` seconds."""
+
+    body: Stage | None
+    size: int
+    within: float | None = 1.0
+    weight: Weight | None = None
+    key: Key | None = None
+    on_error: OnError | None = None
+
+    @property
+    def feeds_back(self) -> bool:
+        return self.body is not None
+
+    @property
+    def keeps(self) -> bool:
+        return self.body is None
+
+    @property
+    def forgets(self) -> bool:
+        return self.body is None
+
+    @property
+    def thins(self) -> bool:
+        return True
+
+    @property
+    def against_submit(self) -> str | None:
+        if self.body is None:
+            return f"{self.name!r} makes one record of several"
+        return f"{self.name!r} has no `within`, so it may wait for ever for more" if self.within is None else None
+
+    def bodies(self) -> Mapping[str, Body]:
+        return {} if self.body is None else {_BODY: Body(self.body, frozenset({"parts"}), alone=True)}
+
+    def templates(self) -> Mapping[str, Template]:
+        options = {"weight": self.weight, "key": self.key}
+        return {option: value for option, value in options.items() if isinstance(value, Expression)}
+
+    def failing(self) -> OnError | None:
+        return self.on_error
+
+    async def run(self, inbox: Inbox, outbox: Outbox, scope: Scope) -> None:
+        await BatchRun(self, scope).run(inbox, outbox)
+
+    async def fan_out(self, item: Item, run: CompositeRun) -> None:
+        if not isinstance(run, BatchRun):
+            raise TypeError("a batch runs in a run of its own kind")
+        key = None if self.key is None else await key_of(self.key, item, self.name)
+        weight = 1.0 if self.weight is None else await self._weight_of(self.weight, item)
+        if item.frame.revoked:  # while its key or weight was waited for
+            item.frame.drop()
+        else:
+            run.add(item, key, weight)
+
+    async def _weight_of(self, weight: Weight, item: Item) -> float:
+        asked = weight.evaluate(template_names(item)) if isinstance(weight, Expression) else weight(item.value)
+        found = await resolved(asked)
+        if type(found) not in (int, float) or not 0 <= found < math.inf:  # pyright: ignore[reportOperatorIssue, reportUnknownVariableType]
+            text = f"the weight of an item in {self.name!r} has to be a number of at least 0, got {found!r:.60}"
+            raise ItemError(text, type="BadWeight")
+        return float(found)  # pyright: ignore[reportArgumentType]
+
+    def combine(self, group: Group, joined: Joined) -> Item | None:
+        raise TypeError("a batch has no groups")
+
+    # -- what is wrong with it ----------------------------------------------------------------------------------
+
+    def problems(self, *, in_body: bool) -> tuple[Problem, ...]:
+        found: list[Problem] = []
+        if type(self.size) is not int or self.size < 1:
+            found.append(Problem(self.name, "size", f"must be a whole number of at least 1, got {self.size!r}"))
+        if self.within is not None and not (type(self.within) in (int, float) and self.within > 0):
+            found.append(Problem(self.name, "within", f"must be above 0 seconds, or None, got {self.within!r}"))
+        if in_body and self.body is None:
+            text = "a batch without a body can stand on the top-level chain only"
+            found.append(Problem(self.name, None, text, "give it a body, which returns one result for each item"))
+        return tuple(found)
+
+    def stalls(self, standing: Standing) -> Iterator[Problem]:
+        if self.within is None and (reason := self._endless(standing)) is not None:
+            text = f"None could wait for ever: {reason}"
+            yield Problem(self.name, "within", text, "give the longest that an item may wait, such as within=1.0")
+
+    def _endless(self, standing: Standing) -> str | None:
+        """Why a batch that waits until it is full might never be."""
+        before = next((stage.name for stage in standing.before if stage.thins), None)
+        if self.key is not None:
+            return "with `key` there can be more batches that are not full than the window has items"
+        if self.weight is not None:
+            return "with `weight` it may take more items than the window has"
+        if standing.in_body:
+            return "the body of another stage may hold the items that it waits for"
+        if before is not None:
+            return f"{before!r} before it may keep or drop the items that it waits for"
+        if standing.ordered:
+            return "with ordered results the window may be full of records that wait for their turn"
+        if self.size > standing.max_in_flight:
+            return f"size {self.size} is more than max_in_flight {standing.max_in_flight} lets in"
+        return None
+
+    def doubts(self, standing: Standing) -> Iterator[Problem]:
+        most = standing.max_in_flight * math.prod(stage.children for stage in standing.before)
+        if self.within is not None and self.weight is None and type(self.size) is int and self.size > most:
+            text = f"{self.size} is never reached: at most {most} items are alive, so every batch waits for `within`"
+            yield Problem(self.name, "size", text, f"lower it to {most}, or raise max_in_flight")
+
+
+def batch(
+    body: object | None = None,
+    /,
+    *,
+    size: int,
+    name: str = "batch",
+    within: float | None = 1.0,
+    weight: Callable[..., object] | Expression | str | None = None,
+    key: Callable[..., object] | Expression | str | None = None,
+    on_error: OnError | None = None,
+) -> BatchStage:
+    """Gather items and work on them together: `batch(judge, size=20, within=2.0)`.
+
+    `body` gets the list of payloads (`parts` in its templates, which see nothing else of the items) and has to give a
+    list of as many results, in that order; each item goes on with its own. Without a body the list goes on as one item
+    and leaves one record with `inputs`, the ids; that form stands on the top-level chain only.
+
+    A batch goes when it has `size` items, when the first of them has waited `within` seconds, at the end of the input
+    and when a run drains. With `weight`, a function or expression that gives a number, `size` is the most that a batch
+    may weigh, checked before an item is added; one that is heavier goes alone. With `key` a batch has items of one key
+    only. `within=None` waits until it is full, and is refused where that could be for ever.
+    """
+    return BatchStage(name, None if body is None else as_stage(body), size, within, _read(weight), _read(key), on_error)
+
+
+def _read(decision: Callable[..., object] | Expression | str | None) -> Callable[..., object] | Expression | None:
+    return Expression(decision) if isinstance(decision, str) else decision
+
+
+def _from_file(name: str, *, body: Stage | None = None, **values: object) -> BatchStage:
+    return batch(body, name=name, **values)  # pyright: ignore[reportArgumentType]
+
+
+WORD = Word(
+    "batch",
+    {
+        "size": Field("count", required=True, help="most items in a batch, or the most that it may weigh"),
+        "within": Field("duration", help="longest that an item waits for others; none: until it is full"),
+        "weight": Field("decision", help="an expression that gives a number, or {call: …}"),
+        "key": Field("decision", help="items of one key only: an expression, or {call: …}"),
+        "body": Field("body", help="stages that give one result for each of `parts`; without it one record is left"),
+        "on_error": Field("choice", choices=("dead_letter", "skip", "fail"), help="when the body fails"),
+    },
+    _from_file,
+    "works on several items at once",
+)
