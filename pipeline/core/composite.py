@@ -23,6 +23,7 @@ from anyio import (
 )
 
 from pipeline.core.errors import CallsClosed, Failure, Skip, is_bug
+from pipeline.core.events import JoinDecided
 from pipeline.core.feedback import Feedback
 from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Frame, Item, Outcome
@@ -80,7 +81,8 @@ class CompositeRun:
     def __init__(self, stage: Composite, scope: Scope) -> None:
         self.stage = stage
         self.scope = scope
-        self.joiner = Joiner(stage.name, stage.rules(), stage.combine, self._reject, stage.gather)
+        tell = self._tell if scope.machine.listening else None
+        self.joiner = Joiner(stage.name, stage.rules(), stage.combine, self._reject, stage.gather, tell)
         self.entries: dict[str, Outbox] = {}
         self.task_group = create_task_group()
         self.feedback = Feedback(stage.name, self._hand_over)
@@ -172,6 +174,15 @@ class CompositeRun:
 
     def _reject(self, item: Item, failure: Failure) -> None:
         self.scope.conclude(item, failure, self.stage.failing())
+
+    def _tell(self, group: Group, joined: Joined) -> None:
+        """Let the listener know how `group` was decided, and by what."""
+        frame, name = group.item.frame, self.stage.name
+        ended = group.outcomes
+        slots = {slot: ended[slot].status if slot in ended else "open" for slot in group.members}
+        self.scope.machine.emit(
+            JoinDecided(frame.root.id, (*frame.path(), name), name, joined.verdict, joined.late, slots, group.complete)
+        )
 
     async def send(self, group: Group, sends: Sequence[tuple[str, Item]]) -> None:
         """Send members out to the bodies named by their labels, all at once; what a closed group has not sent is

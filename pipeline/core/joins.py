@@ -5,15 +5,18 @@ The rules are those of DESIGN 4.4. Nothing here waits; a group asks after each c
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
-from pipeline.core.errors import Problem
+from pipeline.core.ballot import Key, Majority
+from pipeline.core.errors import ItemError, Problem, is_bug
+from pipeline.core.members import VERDICTS, JoinFunction, Members, Verdict
+from pipeline.core.templates import Expression
 
-Rule: TypeAlias = Literal["all", "first", "quorum"]
+Rule: TypeAlias = Literal["all", "first", "quorum", "custom"]
 OnTimeout: TypeAlias = Literal["fail", "partial"]
-Verdict: TypeAlias = Literal["ok", "partial", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,31 +24,63 @@ class Join:
     """Which members a group waits for.
 
     `all`: every one, the first failure ends it. `first(k)`: the k-th ok ends it, the rest is revoked. `quorum(k)`:
-    every one or the timeout, at least k of them ok.
+    every one or the timeout, at least k of them ok. `custom`: `function` says so, a pure function of a `Members`; it is
+    asked whenever a member has ended, and once more when the time of the group is up.
     """
 
     rule: Rule = "all"
     k: int = 0
+    function: JoinFunction | None = None
 
     def __post_init__(self) -> None:
+        if (self.rule == "custom") != (self.function is not None):
+            raise ValueError(f"join 'custom' has a function and no other join has one, got {self.rule!r}")
+        if self.function is not None:
+            _check_function(self.function)
+            return
         if self.rule == "all" and self.k:
             raise ValueError(f"join 'all' takes no number, got {self.k}")
         if self.rule != "all" and self.k < 1:
             raise ValueError(f"join {self.rule!r} needs a number of at least 1, got {self.k}")
 
     def __str__(self) -> str:
-        return "all" if self.rule == "all" else f"{self.rule}({self.k})"
+        if self.function is None:
+            return "all" if self.rule == "all" else f"{self.rule}({self.k})"
+        if isinstance(self.function, Majority):
+            return "majority"
+        return f"custom({getattr(self.function, '__name__', type(self.function).__name__)})"
+
+    @property
+    def leaves_members(self) -> bool:
+        """Whether a group may end well while members are still open; those are revoked."""
+        return self.rule in ("first", "custom")
 
     @classmethod
-    def of(cls, join: Join | str) -> Join:
-        """Read `"all"` and `"any"`; a `Join` is itself."""
+    def of(cls, join: JoinLike) -> Join:
+        """Read `"all"`, `"any"`, `"majority"` and a function; a `Join` is itself."""
         if isinstance(join, Join):
             return join
+        if callable(join):
+            return cls("custom", 0, join)
         if join == "all":
             return cls()
         if join == "any":
             return cls("first", 1)
-        raise ValueError(f"join must be 'all', 'any', first(k) or quorum(k), got {join!r}")
+        if join == "majority":
+            return majority()
+        right = "'all', 'any', 'majority', first(k), quorum(k) or a function"
+        raise ValueError(f"join must be {right}, got {join!r}")
+
+
+#: what is taken for a join
+JoinLike: TypeAlias = Join | str | JoinFunction
+
+
+def _check_function(function: JoinFunction) -> None:
+    if not callable(function):
+        raise ValueError(f"a join is decided by a function, got {function!r}")
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
+        raise ValueError(f"a join is decided at once, by a plain function; {function!r} is async")
 
 
 def first(k: int) -> Join:
@@ -56,6 +91,16 @@ def first(k: int) -> Join:
 def quorum(k: int) -> Join:
     """All members are waited for, until the timeout; at least `k` have to succeed."""
     return Join("quorum", k)
+
+
+def majority(key: Key | str | None = None) -> Join:
+    """One answer given by more than half of all members is enough; the others are cancelled as soon as there is one,
+    and the group fails as soon as there can be none.
+
+    `key` says what is compared: a function of the answer, or an expression such as `"{{ answer.label }}"`. Without one
+    texts agree that differ in capitals or in the space around them only, and other values that are the same JSON.
+    """
+    return Join("custom", 0, Majority(Expression(key) if isinstance(key, str) else key))
 
 
 class Tally(NamedTuple):
@@ -87,6 +132,35 @@ def decide(join: Join, tally: Tally) -> Verdict | None:
             if not done:
                 return None
             return "partial" if tally.failed else "ok"
+        case "custom":
+            raise TypeError("a custom join is asked, not counted")
+
+
+def ask(join: Join, composite: str, members: Members) -> Verdict | None:
+    """What the function of a custom join says of the members of a group, which may be that it is too early to say.
+
+    Raises `ItemError` when the function raises, returns what is no verdict, or leaves a group undecided in which
+    nothing is open. An `ItemError` of its own is how it gives a reason with its verdict.
+    """
+    if join.function is None:
+        raise TypeError(f"join {join} has no function")
+    where = f"join {join} of {composite!r}"
+    try:
+        verdict: object = join.function(members)
+    except Exception as error:
+        if isinstance(error, ItemError) or is_bug(error):
+            raise
+        raise ItemError(f"{where} raised {type(error).__name__}: {error}", type="JoinError") from error
+    for known in VERDICTS:
+        if isinstance(verdict, str) and verdict == known:
+            return known
+    if verdict is not None:
+        text = f"{where} returned {verdict!r:.60}; it has to return 'ok', 'partial', 'failed', or None for not yet"
+        raise ItemError(text, type="JoinError")
+    if members.done:
+        text = f"{where}: the join function did not decide, though all {len(members.slots)} members have ended"
+        raise ItemError(text, type="JoinError")
+    return None
 
 
 def decide_late(join: Join, tally: Tally, on_timeout: OnTimeout | None) -> Verdict:

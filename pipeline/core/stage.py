@@ -156,6 +156,7 @@ class Body:
     copies: int = 1  #: members that one entering item can have in it at once
     total: int | None = None  #: members that it can have in all, if that is more
     alone: bool = False  #: its templates see nothing of what the composite sees but `vars`
+    shared: frozenset[str] | None = None  #: outputs that other bodies may write too; None: what it writes is not seen
 
     @property
     def members(self) -> int:

@@ -80,7 +80,9 @@ def test_words_stand_for_joins() -> None:
 
 
 def test_joins_that_cannot_be_are_refused_with_what_was_given() -> None:
-    with pytest.raises(ValueError, match=r"must be 'all', 'any', first\(k\) or quorum\(k\), got 'most'"):
+    with pytest.raises(
+        ValueError, match=r"must be 'all', 'any', 'majority', first\(k\), quorum\(k\) or a function, got 'most'"
+    ):
         Join.of("most")
     with pytest.raises(ValueError, match="join 'quorum' needs a number of at least 1, got 0"):
         quorum(0)
