@@ -26,8 +26,9 @@ from pipeline.core.record import Status
 from pipeline.core.results import Results
 from pipeline.core.root import Root, first_item
 from pipeline.core.scope import Scope
-from pipeline.core.statistics import Meter, Statistics
+from pipeline.core.statistics import Meter, Statistics, Tapped
 from pipeline.core.streams import Edge, Exit, hand_over
+from pipeline.core.threads import Threads
 from pipeline.core.topology import fuse, walk
 
 if TYPE_CHECKING:
@@ -66,7 +67,9 @@ class Machine:
         self.sleepers: set[CancelScope] = set()
         self.pulls = Pulls()
         self.at_drain: list[Callable[[], None]] = []  #: told when nothing more is taken in
-        self.threads = 0
+        self.threads: list[Threads] = []  #: of the stages that run functions in threads
+        self.taps: list[Tapped] = []
+        self.unwatched: dict[str, str] = {}  #: in debug mode, the type of what could not be copied, by stage
         self.calls_closed = False
         self.draining = False
         self.source_ended = False
@@ -276,10 +279,12 @@ class Machine:
             tuple(edge.statistics() for edge in self.edges),
             tuple(joiner.statistics() for joiner in self.joiners),
             len(self.results),
-            self.threads,
+            tuple(threads.statistics() for threads in self.threads),
             self.window.account.usage,
             self.window.account.cost,
             self.listener_errors,
+            tuple(tap.statistics() for tap in self.taps),
+            dict(self.unwatched),
         )
 
     def close(self) -> None:

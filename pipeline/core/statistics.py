@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from pipeline.core.admission import WindowStatistics
 from pipeline.core.joiner import GroupStatistics
 from pipeline.core.slots import Slots, SlotStatistics
 from pipeline.core.streams import EdgeStatistics
+from pipeline.core.threads import BlockingStatistics
 from pipeline.core.usage import Cost, Usage
 
 
@@ -59,6 +61,24 @@ class StageStatistics:
 
 
 @dataclass(frozen=True, slots=True)
+class TapStatistics:
+    """One tap at one instant. What was seen and neither dropped nor failed was taken, or is waiting."""
+
+    name: str
+    seen: int  #: payloads that passed
+    dropped: int  #: those that its function was not given, or was not done with at the end
+    failed: int
+    waiting: int
+    error: str | None  #: what it raised last
+
+
+class Tapped(Protocol):
+    """Something that counts what a tap does."""
+
+    def statistics(self) -> TapStatistics: ...
+
+
+@dataclass(frozen=True, slots=True)
 class Statistics:
     """A run at one instant: where its items are, and what holds them."""
 
@@ -67,10 +87,18 @@ class Statistics:
     edges: tuple[EdgeStatistics, ...]
     groups: tuple[GroupStatistics, ...]
     results_waiting: int  #: records that the consumer has not taken
-    threads: int  #: blocking calls in worker threads, abandoned ones included
+    blocking: tuple[BlockingStatistics, ...]  #: of stages that run functions in worker threads; also after the run
     usage: Usage  #: of all attempts, those of roots that leave no record included
     cost: Cost | None  #: None when nothing was called; its `usd` is None when a price is unknown
     listener_errors: int = 0  #: exceptions that the listener of events raised
+    taps: tuple[TapStatistics, ...] = ()
+    #: in debug mode, by stage, the type of something given that could not be copied, so that it is not watched
+    unwatched: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def threads(self) -> int:
+        """Blocking calls in worker threads, abandoned ones included."""
+        return sum(stage.running for stage in self.blocking)
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -92,8 +120,15 @@ class Statistics:
             f"group   {group.label}: {group.open} open of {group.opened}, {group.waiting} joined wait for room"
             for group in self.groups
         ]
-        if self.threads:
-            lines.append(f"threads {self.threads} blocking calls")
+        lines += [
+            f"threads {stage.stage}: {stage.running} blocking calls run, {stage.abandoned} of them abandoned"
+            for stage in self.blocking
+            if stage.running
+        ]
+        lines += [_tap_line(tap) for tap in self.taps]
+        lines += [
+            f"debug   {stage}: {what} cannot be copied, so it is not watched" for stage, what in self.unwatched.items()
+        ]
         return lines
 
 
@@ -107,6 +142,11 @@ def _stage_line(stage: StageStatistics, edge: EdgeStatistics | None) -> str:
         f"slots {slots.borrowed}/{slots.total}{sleeping}{queue}; "
         f"busy {stage.busy:.1f} s, waiting {stage.waiting:.1f} s, blocked {stage.blocked:.1f} s"
     )
+
+
+def _tap_line(tap: TapStatistics) -> str:
+    last = f", last: {tap.error}" if tap.error else ""
+    return f"tap     {tap.name}: {tap.seen} seen, {tap.dropped} dropped, {tap.failed} failed{last}"
 
 
 def _edge_text(edge: EdgeStatistics) -> str:

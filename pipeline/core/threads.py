@@ -1,7 +1,8 @@
 """Blocking functions off the event loop: worker threads under a limiter of the stage's own.
 
-A thread cannot be cancelled. When its visit is, the item retires at once and the result is refused, but the unit of the
-limiter stays taken until the thread ends, so abandoned calls cannot pile up behind the stage's back.
+A thread cannot be cancelled. When its visit ends before it, the item goes its way at once and the result is refused,
+but the unit of the limiter stays taken until the thread ends, so abandoned calls cannot pile up behind the stage's
+back. They are counted, also after the run has ended.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
 from anyio import CapacityLimiter, to_thread
+
+from pipeline.core.time_limit import within
 
 if TYPE_CHECKING:
     from pipeline.core.machine import Machine
@@ -24,49 +28,85 @@ def is_blocking(function: Callable[..., object]) -> bool:
     return not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call))
 
 
+@dataclass(frozen=True, slots=True)
+class BlockingStatistics:
+    """The worker threads of one stage at one instant."""
+
+    stage: str
+    running: int  #: calls that have begun and not returned
+    abandoned: int  #: those of them that nobody waits for: the item has ended, or the run has
+
+
 class BlockingCall:
-    """One call in a thread, as the task that waits for it sees it."""
+    """One call in a thread, as the task that waits for it sees it. The thread writes `began`, then the result or the
+    error, then `ended`, each once; a reader elsewhere needs no lock for that."""
 
-    __slots__ = ("done", "error", "result")
+    __slots__ = ("args", "began", "done", "ended", "error", "function", "heard", "result")
 
-    def __init__(self) -> None:
+    def __init__(self, function: Callable[..., object], args: tuple[object, ...]) -> None:
+        self.function = function
+        self.args = args
         self.done = anyio.Event()
+        self.began = False
+        self.ended = False
+        self.heard = True  #: somebody waits for the result
         self.result: object = None
         self.error: Exception | None = None
+
+    def perform(self) -> None:
+        """Make the call: what the thread does."""
+        self.began = True
+        try:
+            self.result = self.function(*self.args)
+        except Exception as error:
+            self.error = error
+        finally:
+            self.ended = True
+
+    async def answer(self) -> object:
+        """Wait for the thread; return or raise what the function did."""
+        await self.done.wait()
+        if self.error is not None:
+            raise self.error
+        return await self.result if inspect.isawaitable(self.result) else self.result
 
 
 class Threads:
     """The threads of one stage in one run: at most `total` at a time, abandoned ones included."""
 
-    def __init__(self, machine: Machine, name: str, total: int) -> None:
+    def __init__(self, machine: Machine, name: str, total: int, timeout: float | None = None) -> None:
         self.name = name
         self._machine = machine
         self._total = total
+        self._timeout = timeout
         self._units = CapacityLimiter(total)
         self._unlimited = CapacityLimiter(math.inf)  # the units are ours to count, see `_keep`
+        self._calls: set[BlockingCall] = set()
+        machine.threads.append(self)
 
     async def run(self, function: Callable[..., object], *args: object) -> object:
-        """Call `function` in a thread and return what it returns. Cancelled, it leaves the thread to end unheard."""
+        """Call `function` in a thread and return what it returns, if that comes within the timeout, which does not
+        count the wait for a unit. Cancelled or too late, it leaves the thread to end unheard."""
         meter = self._machine.meters.get(self.name)
         if meter is not None and meter.slots.total != self._total:  # the stage's concurrency was changed
             self._units.total_tokens = self._total = meter.slots.total
-        call = BlockingCall()
+        call = BlockingCall(function, args)
         await self._units.acquire_on_behalf_of(call)
-        self._machine.keep(self._keep, call, function, args)
-        await call.done.wait()
-        if call.error is not None:
-            raise call.error
-        if inspect.isawaitable(call.result):
-            return await call.result
-        return call.result
-
-    async def _keep(self, call: BlockingCall, function: Callable[..., object], args: tuple[object, ...]) -> None:
-        """Hold the unit until the thread ends; a task of the run, so only the end of the run abandons it."""
-        self._machine.threads += 1
+        self._calls.add(call)
+        self._machine.keep(self._keep, call)
         try:
-            call.result = await to_thread.run_sync(function, *args, abandon_on_cancel=True, limiter=self._unlimited)
-        except Exception as error:
-            call.error = error
-        self._machine.threads -= 1
+            return await within(self._timeout, self.name, call.answer())
+        finally:
+            call.heard = False
+
+    async def _keep(self, call: BlockingCall) -> None:
+        """Hold the unit until the thread ends; a task of the run, so only the end of the run abandons it."""
+        await to_thread.run_sync(call.perform, abandon_on_cancel=True, limiter=self._unlimited)
+        self._calls.discard(call)
         self._units.release_on_behalf_of(call)
         call.done.set()
+
+    def statistics(self) -> BlockingStatistics:
+        """The calls that are running now; right after the run as well."""
+        running = [call for call in self._calls if call.began and not call.ended]
+        return BlockingStatistics(self.name, len(running), sum(not call.heard for call in running))
