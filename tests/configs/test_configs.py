@@ -15,7 +15,7 @@ from pipeline.core.codec import encode
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 PROMPTS = (CONFIGS / "prompts.txt").read_text(encoding="utf-8").splitlines()
-SIMULATED = ["sequential", "parallel", "article", "coordinator", "research"]
+SIMULATED = ["sequential", "parallel", "article", "coordinator", "research", "polish", "chapters"]
 
 
 def pipeline_of(name: str, *overrides: str, ordered: bool = True) -> Pipeline:
@@ -134,3 +134,40 @@ def test_every_commented_option_of_the_openai_file_is_one_that_is_read(monkeypat
     assert pipe.buffer_size == 1
     assert described.models.keys() == {"gpt", "fake"}
     assert read_document("\n".join(kept).encode(), "openai.yaml")
+
+
+async def test_the_critic_of_polish_is_content_or_the_rounds_are_used_up() -> None:
+    records = await pipeline_of("polish", *quick()).collect(PROMPTS)
+    for record in records:
+        rounds, exhausted = record.outputs["polish_rounds"], record.outputs["polish_exhausted"]
+        assert rounds in (1, 2, 3, 4)
+        assert rounds == 4 or not exhausted
+        assert "Write about:" in str(record.output)
+    assert len({record.outputs["polish_rounds"] for record in records}) > 1
+
+
+async def test_the_notes_of_chapters_are_in_the_order_of_the_parts() -> None:
+    (record,) = await pipeline_of("chapters", *quick("models.fake.latency=uniform:1ms..20ms")).collect(
+        ["one two three"]
+    )
+    notes = record.outputs["notes"]
+    assert isinstance(notes, list)
+    assert [str(note).rpartition(" ")[2] for note in notes] == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_digest_is_one_record_that_names_its_inputs(backend: str) -> None:
+    (record,) = anyio.run(pipeline_of("digest", *quick()).collect, PROMPTS, backend=backend)
+    assert record.status == "ok"
+    assert sorted(record.inputs) == ["0", "1", "2"]
+    assert all(prompt in str(record.output) for prompt in PROMPTS)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_chat_keeps_the_turns_of_each_user_in_order(backend: str) -> None:
+    turns = [
+        {"id": f"{user}{turn}", "user": user, "prompt": f"turn {turn}"} for turn in range(3) for user in ("ann", "bob")
+    ]
+    records = anyio.run(pipeline_of("chat", *quick(), ordered=False).collect, turns, backend=backend)
+    for user in ("ann", "bob"):
+        assert [record.id for record in records if record.id.startswith(user)] == [f"{user}{turn}" for turn in range(3)]
