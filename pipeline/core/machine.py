@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, nullcontext, suppress
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import anyio
@@ -30,6 +30,7 @@ from pipeline.core.statistics import Meter, Statistics, Tapped
 from pipeline.core.streams import Edge, Exit, hand_over
 from pipeline.core.threads import Threads
 from pipeline.core.topology import fuse, walk
+from pipeline.core.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -50,6 +51,7 @@ class Machine:
         self.listening = listener is not None
         self._listener = listener
         self.listener_errors = 0
+        self.watchdog = None if pipeline.watchdog is None else Watchdog(pipeline.watchdog, self.emit)
         self.results = Results(ordered=pipeline.ordered)
         self.window = Window(
             pipeline.max_in_flight,
@@ -111,7 +113,7 @@ class Machine:
         self.entry = self.scope.open_edge(fuse(self.pipeline.stage.parts())[0])
         self.entrances = (feed is not None) + intake
         try:
-            with self._abort:
+            with self.watchdog or nullcontext(), self._abort:
                 async with create_task_group() as tg:
                     self._tasks = tg
                     tg.start_soon(self.run_deadlines)
@@ -285,6 +287,7 @@ class Machine:
             self.listener_errors,
             tuple(tap.statistics() for tap in self.taps),
             dict(self.unwatched),
+            () if self.watchdog is None else self.watchdog.statistics(),
         )
 
     def close(self) -> None:

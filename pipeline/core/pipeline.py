@@ -46,7 +46,10 @@ class Pipeline:
     on_error: OnError = "dead_letter"  #: for stages that do not say
     max_failures: int | float | None = None  #: more end the run: a count, or a share judged after 20 roots
     item_timeout: float | None = None  #: seconds from admission after which a root fails
+    watchdog: float | None = None  #: seconds for which code may keep the event loop before a listener is told who did
+    stall_timeout: float | None = None  #: seconds without any progress after which a listener is told what waits
     variables: Mapping[str, object] = field(default_factory=dict[str, object])  #: `vars` in templates
+    debug: bool = False  #: a function that changes what it was given fails its item; every value is copied, which costs
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stage", as_stage(self.stage))
@@ -173,9 +176,10 @@ class Pipeline:
         if not callable(self.on_error) and self.on_error not in ERROR_ACTIONS:
             right = ", ".join(ERROR_ACTIONS)
             found.append(Problem(None, "on_error", f"must be one of {right}, or a function, got {self.on_error!r}"))
-        if self.item_timeout is not None and not (_is_number(self.item_timeout) and self.item_timeout > 0):
-            text = f"must be a number of seconds above 0, got {self.item_timeout!r}"
-            found.append(Problem(None, "item_timeout", text))
+        for option in ("item_timeout", "watchdog", "stall_timeout"):
+            seconds = getattr(self, option)
+            if seconds is not None and not (_is_number(seconds) and seconds > 0):
+                found.append(Problem(None, option, f"must be a number of seconds above 0, got {seconds!r}"))
         most = self.max_failures
         if most is not None and not (_is_number(most) and 0 <= most <= (1 if isinstance(most, float) else most)):
             text = f"must be a count like 10, or a share from 0.0 to 1.0, got {most!r}"

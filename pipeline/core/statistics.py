@@ -79,6 +79,16 @@ class Tapped(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class BlockedStatistics:
+    """How often the event loop was blocked by one culprit, as the watchdog saw it."""
+
+    culprit: str  #: `stage 'fetch'`, `the source`, `the sink`, `code outside the stages`
+    times: int
+    longest: float  #: seconds
+    where: str  #: of the longest: `file:line in function`
+
+
+@dataclass(frozen=True, slots=True)
 class Statistics:
     """A run at one instant: where its items are, and what holds them."""
 
@@ -94,6 +104,7 @@ class Statistics:
     taps: tuple[TapStatistics, ...] = ()
     #: in debug mode, by stage, the type of something given that could not be copied, so that it is not watched
     unwatched: Mapping[str, str] = field(default_factory=dict[str, str])
+    loop_blocked: tuple[BlockedStatistics, ...] = ()  #: with `watchdog`
 
     @property
     def threads(self) -> int:
@@ -128,6 +139,10 @@ class Statistics:
         lines += [_tap_line(tap) for tap in self.taps]
         lines += [
             f"debug   {stage}: {what} cannot be copied, so it is not watched" for stage, what in self.unwatched.items()
+        ]
+        lines += [
+            f"loop    {culprit.culprit} blocked it {culprit.times} times, {culprit.longest:.2f} s at {culprit.where}"
+            for culprit in self.loop_blocked
         ]
         return lines
 
