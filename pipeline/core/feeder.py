@@ -56,15 +56,15 @@ async def feed(machine: Machine, source: object) -> None:
                 finally:
                     if isinstance(values, Generator):
                         values.close()
+            elif isinstance(source, Source):  # before its iteration, if it has both
+                async with source.open() as records:
+                    await _feed_later(machine, records, scope)
             elif isinstance(source, AsyncIterable):
                 records = aiter(cast("AsyncIterable[object]", source))
                 try:
                     await _feed_later(machine, records, scope)
                 finally:
                     await close(records)
-            elif isinstance(source, Source):
-                async with source.open() as records:
-                    await _feed_later(machine, records, scope)
             else:
                 what = type(source).__name__
                 raise SourceError(f"a source is an iterable or async iterable of prompts, or a Source; got {what}")
