@@ -20,7 +20,7 @@ from pipeline import (
     Visit,
 )
 from pipeline.core.virtual import virtual
-from stages import agent, flat_map, map, parallel, quorum, route, scatter
+from stages import agent, batch, flat_map, map, parallel, partition_by, quorum, route, scatter
 from tests.stages.models import ScriptedModel
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -86,7 +86,7 @@ async def test_records_given_by_code_keep_the_id_that_they_bring() -> None:
 
 async def test_a_submit_that_would_become_several_records_is_refused() -> None:
     async with Pipeline(flat_map(list)).open() as run:
-        with pytest.raises(PipelineError, match="a pipeline with flat_map leaves several records"):
+        with pytest.raises(PipelineError, match="takes no submit: 'list' makes several records of one"):
             await run.submit([1, 2])
 
 
@@ -337,3 +337,36 @@ async def test_skips_are_not_counted_as_failures() -> None:
         assert [record async for record in run.results] == []
     (stage,) = run.statistics().stages
     assert (stage.skipped, stage.failed) == (2, 0)
+
+
+def by_key(key: object) -> object:
+    return partition_by(key, map(str, name="body"))  # type: ignore[arg-type]
+
+
+def by_weight(weight: object) -> object:
+    return batch(map(list, name="body"), size=2, weight=weight)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("stage", [by_key, by_weight])
+@BACKENDS
+def test_an_item_whose_key_or_weight_is_waited_for_is_cancelled_with_the_run(backend: str, stage: object) -> None:
+    async def main() -> dict[str, int]:
+        async with Pipeline(stage(anyio.sleep)).open([1]) as run:  # type: ignore[operator]
+            await anyio.sleep(0.5)
+        return dict(run.statistics().window.settled)
+
+    assert anyio.run(main, **virtual(backend))["cancelled"] == 1
+
+
+@pytest.mark.parametrize("stage", [by_key, by_weight])
+@BACKENDS
+def test_a_key_or_weight_that_never_comes_costs_its_item_and_no_other(backend: str, stage: object) -> None:
+    async def ask(value: int) -> int:
+        await anyio.sleep(value)
+        return 1
+
+    async def main() -> list[tuple[str, str | None]]:
+        records = await Pipeline(stage(ask), item_timeout=5, ordered=True).collect([1000, 1])  # type: ignore[operator]
+        return [(record.status, record.error and record.error.stage) for record in records]
+
+    assert anyio.run(main, **virtual(backend))[0] == ("failed", stage(ask).name)  # type: ignore[operator]
