@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from pipeline.core.asking import ask
 from pipeline.core.batches import Batch, Member, share_out
 from pipeline.core.collapse import Collapse
 from pipeline.core.composite import Composite, CompositeRun
@@ -19,7 +20,6 @@ from pipeline.core.errors import Failure, ItemError, Problem
 from pipeline.core.events import BatchFlushed, Trigger
 from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Frame, Item, Outcome
-from pipeline.core.iteration import resolved
 from pipeline.core.stage import Body, OnError, Stage, Standing, Template, as_stage
 from pipeline.core.streams import Inbox, Outbox
 from pipeline.core.templates import Expression
@@ -217,7 +217,7 @@ class BatchStage(Composite):
         return f"{self.name!r} has no `within`, so it may wait for ever for more" if self.within is None else None
 
     def bodies(self) -> Mapping[str, Body]:
-        return {} if self.body is None else {_BODY: Body(self.body, frozenset({"parts"}), alone=True)}
+        return {} if self.body is None else {_BODY: Body(self.body, frozenset({"parts"}), alone=True, role="batch")}
 
     def templates(self) -> Mapping[str, Template]:
         options = {"weight": self.weight, "key": self.key}
@@ -240,8 +240,8 @@ class BatchStage(Composite):
             run.add(item, key, weight)
 
     async def _weight_of(self, weight: Weight, item: Item) -> float:
-        asked = weight.evaluate(template_names(item)) if isinstance(weight, Expression) else weight(item.value)
-        found = await resolved(asked)
+        is_expression = isinstance(weight, Expression)
+        found = weight.evaluate(template_names(item)) if is_expression else await ask(weight, item, self.name)
         if type(found) not in (int, float) or not 0 <= found < math.inf:  # pyright: ignore[reportOperatorIssue, reportUnknownVariableType]
             text = f"the weight of an item in {self.name!r} has to be a number of at least 0, got {found!r:.60}"
             raise ItemError(text, type="BadWeight")

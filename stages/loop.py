@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from pipeline.core.composite import Composite, CompositeRun, rejoin
 from pipeline.core.errors import Failure, ItemError, Problem
@@ -39,6 +39,8 @@ class UntilStage(LeafStage):
 
     until: Until = bool
     owner: str = ""  #: the loop, whose name stands in messages
+
+    functions: ClassVar[tuple[str, ...]] = ("until",)
 
     @property
     def key(self) -> str:
@@ -161,7 +163,7 @@ class LoopStage(Composite):
     def bodies(self) -> Mapping[str, Body]:
         until = UntilStage(self.until_key, until=self.until, owner=self.name)
         names = frozenset({"round", *self.body.produces()})
-        return {"body": Body(Chain.of(self.body, until), names, total=max(1, self.max_rounds))}
+        return {"body": Body(Chain.of(self.body, until), names, total=max(1, self.max_rounds), role="round")}
 
     def failing(self) -> OnError | None:
         return self.on_error
@@ -245,4 +247,5 @@ WORD = Word(
     },
     _from_file,
     "repeats a body until it is good enough",
+    outputs=("rounds", "exhausted"),
 )

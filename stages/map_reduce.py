@@ -89,7 +89,7 @@ class MapReduceStage(Composite):
 
     def bodies(self) -> Mapping[str, Body]:
         copies = min(self.max_open, self.max_children)
-        return {_BODY: Body(self.each, frozenset({"part"}), copies, self.max_children)}
+        return {_BODY: Body(self.each, frozenset({"part"}), copies, self.max_children, role="part")}
 
     def templates(self) -> Mapping[str, Template]:
         return {"split": self.split} if isinstance(self.split, Expression) else {}

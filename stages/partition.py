@@ -10,11 +10,11 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from pipeline.core.asking import ask
 from pipeline.core.composite import Composite, CompositeRun, member, rejoin
 from pipeline.core.errors import ItemError
 from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Frame, Item
-from pipeline.core.iteration import resolved
 from pipeline.core.names import Fields
 from pipeline.core.stage import Body, OnError, Stage, Template, as_stage
 from pipeline.core.streams import Inbox, Outbox
@@ -124,7 +124,7 @@ class PartitionStage(Composite):
         return True
 
     def bodies(self) -> Mapping[str, Body]:
-        return {_BODY: Body(self.body)}
+        return {_BODY: Body(self.body, role="line")}
 
     def templates(self) -> Mapping[str, Template]:
         return {"key": self.key} if isinstance(self.key, Expression) else {}
@@ -158,7 +158,7 @@ class PartitionStage(Composite):
 
 async def key_of(key: Key, item: Item, stage: str) -> Hashable:
     """What `key` says of an item. Raises `ItemError` for what cannot be a key."""
-    found = key.evaluate(template_names(item)) if isinstance(key, Expression) else await resolved(key(item.value))
+    found = key.evaluate(template_names(item)) if isinstance(key, Expression) else await ask(key, item, stage)
     try:
         hash(found)
     except TypeError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import anyio
@@ -19,7 +19,7 @@ from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Item, Missing
 from pipeline.core.iteration import each_of, resolved
 from pipeline.core.joiner import Rules
-from pipeline.core.joins import Join, OnTimeout, join_problems
+from pipeline.core.joins import Join, JoinLike, OnTimeout, join_problems
 from pipeline.core.names import Fields
 from pipeline.core.stage import Body, OnError, Stage, Template, as_stage
 from pipeline.core.streams import Inbox, Outbox
@@ -70,17 +70,20 @@ class ChildrenStage(Composite):
 
     options: ScatterStage
 
+    def watched(self, watch: Callable[[Stage, object], object]) -> Stage:
+        return replace(self, options=replace(self.options, split=watch(self, self.options.split)))
+
     def bodies(self) -> Mapping[str, Body]:
         most = self.options.max_children if self.options.max_open is None else self.options.max_open
         copies = min(most, self.options.max_children)
-        return {"each": Body(self.options.each, frozenset({"part"}), copies, self.options.max_children)}
+        return {"each": Body(self.options.each, frozenset({"part"}), copies, self.options.max_children, role="part")}
 
     def rules(self) -> Rules:
         return Rules(self.options.join, self.options.timeout, self.options.on_timeout)
 
     @property
     def leaves_behind(self) -> bool:
-        return self.options.join.rule == "first" or self.options.timeout is not None
+        return self.options.join.leaves_members or self.options.timeout is not None
 
     def failing(self) -> OnError | None:
         return self.options.on_error
@@ -152,7 +155,7 @@ class ChildrenStage(Composite):
 
     def combine(self, group: Group, joined: Joined) -> Item | None:
         items = group.finished()
-        complete = joined.verdict == "ok" and self.options.join.rule == "first"
+        complete = joined.verdict == "ok" and self.options.join.leaves_members
         return rejoin(group, self.name, self.gather(items), items, complete=complete)
 
 
@@ -168,7 +171,7 @@ class GatherStage(Composite):
         return {self.output_key: None}
 
     def bodies(self) -> Mapping[str, Body]:
-        return {"gather": Body(self.body, frozenset({"parts"}))}
+        return {"gather": Body(self.body, frozenset({"parts"}), role="gather")}
 
     def failing(self) -> OnError | None:
         return self.on_error
@@ -197,7 +200,7 @@ def scatter(
     split: Callable[..., object] | Expression | str,
     each: object,
     gather: object | None = None,
-    join: Join | str = "all",
+    join: JoinLike = "all",
     timeout: float | None = None,
     on_timeout: OnTimeout | None = None,
     max_children: int = 64,
@@ -229,9 +232,8 @@ def scatter(
     )
 
 
-def _from_file(name: str, *, join: tuple[str, int | None] = ("all", None), **values: object) -> ScatterStage:
-    rule, k = join
-    return scatter(name, join=Join(rule, k or 0), **values)  # pyright: ignore[reportArgumentType]
+def _from_file(name: str, **values: object) -> ScatterStage:
+    return scatter(name, **values)  # pyright: ignore[reportArgumentType]
 
 
 WORD = Word(
@@ -240,7 +242,7 @@ WORD = Word(
         "split": Field("decision", required=True, help="an expression that gives a list, or {call: …}"),
         "each": Field("body", required=True, help="stages that work on one part"),
         "gather": Field("body", help="stages over the list of outputs, `parts`"),
-        "join": Field("join", help="all, any, {first: k} or {quorum: k}"),
+        "join": Field("join", help="all, any, majority, {first: k}, {quorum: k} or {call: …}"),
         "timeout": Field("duration", help="from the first visit of a child"),
         "on_timeout": Field("choice", choices=("fail", "partial"), help="whether what is done by then is enough"),
         "max_children": Field("count", help="most parts an item may have"),

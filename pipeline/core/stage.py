@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 from pipeline.core.errors import DefinitionError, Failure, Problem
 from pipeline.core.names import Fields
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 ErrorAction: TypeAlias = Literal["dead_letter", "skip", "fail"]
 OnError: TypeAlias = ErrorAction | Callable[[Failure], ErrorAction]
+
+#: what goes into a body: the item itself, a part of it, all its outputs, a round of it, several items, one of a line
+Role: TypeAlias = Literal["branch", "part", "gather", "round", "batch", "line"]
 
 ERROR_ACTIONS: tuple[ErrorAction, ...] = ("dead_letter", "skip", "fail")
 
@@ -45,6 +48,9 @@ class Stage(ABC):
     """A unit connected by streams: a frozen value that can be printed, compared and used for any number of runs."""
 
     name: str
+
+    #: fields that hold a function of the user's, which debug mode watches
+    functions: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     async def run(self, inbox: Inbox, outbox: Outbox, scope: Scope) -> None:
@@ -125,6 +131,11 @@ class Stage(ABC):
         """What has to be open while a run uses this stage."""
         return ()
 
+    def watched(self, watch: Callable[[Stage, object], object]) -> Stage:
+        """This stage with each function of the user's as `watch` gives it: what a run in debug mode runs."""
+        given = {option: watch(self, getattr(self, option)) for option in self.functions}
+        return replace(self, **given) if given else self
+
     def problems(self, *, in_body: bool) -> tuple[Problem, ...]:
         """What is wrong with this stage where it stands, bodies not included."""
         return ()
@@ -156,6 +167,7 @@ class Body:
     copies: int = 1  #: members that one entering item can have in it at once
     total: int | None = None  #: members that it can have in all, if that is more
     alone: bool = False  #: its templates see nothing of what the composite sees but `vars`
+    role: Role = "branch"  #: what an item is to it, for pictures
     shared: frozenset[str] | None = None  #: outputs that other bodies may write too; None: what it writes is not seen
 
     @property

@@ -9,14 +9,21 @@ Both are pure functions of the frozen definition: `parts()` in a row, `bodies()`
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from pipeline.core.leaf import LeafStage
-from pipeline.core.stage import Body, Stage
+from pipeline.core.stage import Body, Role, Stage
 
 _ARROW = " ─▶ "
+
+_WORDS: Mapping[Role, str] = {
+    "part": "each part",
+    "round": "each round",
+    "batch": "several items at once",
+    "line": "one item of a key at a time",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +63,12 @@ def _drawn(stage: Stage) -> Block:
     if not bodies:
         return Block((title(stage),))
     only = next(iter(bodies.values()))
-    if len(bodies) > 1 or not only.names:
+    if len(bodies) > 1 or only.role == "branch":
         return _beside(Block((stage.name,)), _fork([(label, _body(body)) for label, body in bodies.items()]), " ")
-    if only.names == frozenset({"parts"}):  # a gather: it stands after what it gathers
+    if only.role == "gather":  # it stands after what it gathers
         return _body(only)
     mark = f" ≤{only.copies}" if only.copies > 1 else ""
-    again = " ↻" if "round" in only.names else ""
+    again = " ↻" if only.role == "round" else ""
     inner = _beside(Block((f"{stage.name}{mark}{again} ═╡",)), _body(only), " ")
     return _beside(inner, Block(("╞═",)), " ")
 
@@ -169,10 +176,10 @@ class _Chart:
             id = self.node(title(stage), id=stage.name)
             return id, id
         only = next(iter(bodies.values()))
-        if len(bodies) == 1 and only.names == frozenset({"parts"}):
+        if len(bodies) == 1 and only.role == "gather":
             return self.chain(only.stage)
         start = self.node(stage.name, "{{", "}}")
-        if len(bodies) == 1 and only.names:
+        if len(bodies) == 1 and only.role != "branch":
             begin, end = self._subgraph(stage.name, only)
             self.edge(start, begin)
             return start, end
@@ -184,7 +191,7 @@ class _Chart:
         return start, join
 
     def _subgraph(self, name: str, body: Body) -> tuple[str, str]:
-        what = "each round" if "round" in body.names else "each part"
+        what = _WORDS[body.role]
         most = f", at most {body.copies} at once" if body.copies > 1 else ""
         self._line(f"subgraph {self._free(f'{name}_each')}[{_quoted(f'{name}: {what}{most}')}]")
         self._depth += 1
