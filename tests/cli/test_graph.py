@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.core.stage import Stage
 from pipeline.observe.graph import draw, mermaid
-from stages import agent, map, parallel, route, scatter
+from stages import agent, batch, loop, map, map_reduce, parallel, partition_by, route, scatter
 from tests.cli.command import penstock
 
 
@@ -49,6 +49,24 @@ def test_composites_stand_in_composites() -> None:
         "                          │                   └─ b ─▶ tester ────┴───┐",
         "                          ├───────────▶ prose ×16 ───────────────────┤",
         "                          └─ default ─▶ dig ≤8 ═╡ w ×16 ╞═▶ sum ×16 ─┴─▶ end ×16 ─▶ output",
+    ]
+
+
+def test_rounds_batches_lines_and_parts_stand_in_a_frame() -> None:
+    polish = loop(ask("write") | ask("judge"), until="{{ judge == 'good' }}", max_rounds=3, name="polish")
+    turns = partition_by("{{ input.user }}", batch(ask("score"), size=5, name="scores"), name="turns")
+    notes = map_reduce(ask("note"), split=list, reduce=max, initial="", max_open=8, name="notes")
+    chain = polish | turns | notes
+    assert draw(chain) == (
+        "input ─▶ polish ↻ ═╡ write ×16 ─▶ judge ×16 ─▶ polish.until ╞═▶ turns ═╡ scores ═╡ score ×16 ╞═ ╞═"
+        "▶ notes ≤8 ═╡ note ×16 ╞═▶ output"
+    )
+    frames = [line.strip() for line in mermaid(chain).splitlines() if "subgraph" in line]
+    assert frames == [
+        'subgraph s_polish_each["polish: each round"]',
+        'subgraph s_turns_each["turns: one item of a key at a time"]',
+        'subgraph s_scores_each["scores: several items at once"]',
+        'subgraph s_notes_each["notes: each part, at most 8 at once"]',
     ]
 
 
