@@ -281,4 +281,5 @@ WORD = Word(
     },
     _from_file,
     "chooses one of several bodies for each item",
+    outputs=("label",),
 )

@@ -20,12 +20,15 @@ from pipeline.config.problems import Located
 from pipeline.config.unread import UnreadStage
 from pipeline.config.values import Wrong, read_value, wrong
 from pipeline.core.errors import DefinitionError, PipelineError, Problem
+from pipeline.core.joins import Join
+from pipeline.core.members import JoinFunction
 from pipeline.core.names import join_names, suggestion
 from pipeline.core.stage import Chain, Stage, as_stage
 from pipeline.core.words import Field, Word
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TEMPLATES = ("template", "expression", "decision", "by")
+_CALL = '{call: "module:attribute"}'
 
 
 class Place(NamedTuple):
@@ -75,9 +78,22 @@ class StageReader:
         if not _NAME.fullmatch(name):
             self.doubtful.add("")
             return UnreadStage("", (), values)
-        outputs = [entry.value.text for entry in entries if isinstance(entry.value, Scalar) and _is_output(entry.key)]
-        label = (f"{name}_label",) if any(entry.key == "cases" for entry in entries) else ()
-        return UnreadStage(name, (name, *label, *outputs), values)
+        word = self._known(head)
+        outputs = [name, *(f"{name}_{output}" for output in (word.outputs if word is not None else ()))]
+        for entry in entries:
+            if isinstance(entry.value, Scalar) and _is_output(entry.key):
+                outputs.append(entry.value.text)
+            elif isinstance(entry.value, Table) and entry.key == "reducers":
+                outputs += entry.value.keys()
+        seen = {option: value for option, value in values.items() if word is None or not word.fields[option].sees}
+        return UnreadStage(name, tuple(outputs), seen)
+
+    def _known(self, head: Entry | None) -> Word | None:
+        """The word of a stage, if it has one that can be loaded."""
+        try:
+            return self._words[head.key] if head is not None and head.key in self._words else None
+        except Exception:  # that has been told
+            return None
 
     def _checkable(self, stage: object, node: Node) -> Stage:
         try:
@@ -173,6 +189,10 @@ class StageReader:
                 return import_callable(node, what, self._allow_import)
             case "decision" | "by":
                 return self._decision(field, node, what)
+            case "join":
+                return self._join(field, node, what)
+            case "reducers":
+                return self._reducers(field, node, what)
             case _:
                 return read_value(field, node, what)
 
@@ -191,7 +211,29 @@ class StageReader:
             return import_callable(node.entries[0].value, what, self._allow_import)
         if field.kind == "by":
             return self.stage(node)
-        raise wrong(node, what, 'an expression {{ … }} or {call: "module:attribute"}')
+        raise wrong(node, what, f"an expression {{{{ … }}}} or {_CALL}")
+
+    def _join(self, field: Field, node: Node, what: str) -> Join:
+        if not isinstance(node, Table) or node.keys() != ["call"]:
+            return cast(Join, read_value(field, node, what))
+        entry = node.entries[0]
+        try:
+            return Join.of(cast(JoinFunction, import_callable(entry.value, what, self._allow_import)))
+        except ValueError as error:
+            raise Wrong(Located("E101", f"{what}: {error}", entry.value.mark)) from None
+
+    def _reducers(self, field: Field, node: Node, what: str) -> dict[str, object]:
+        if not isinstance(node, Table):
+            raise wrong(node, what, f"a mapping from output to {join_names(field.choices)} or {_CALL}")
+        read = [lambda e=entry: self._reducer(field, e.value, f"{e.key!r} in {what}") for entry in node.entries]
+        return dict(zip(node.keys(), _all(read), strict=True))
+
+    def _reducer(self, field: Field, node: Node, what: str) -> object:
+        if isinstance(node, Table) and node.keys() == ["call"]:
+            return import_callable(node.entries[0].value, what, self._allow_import)
+        if isinstance(node, Scalar):
+            return read_value(replace(field, kind="choice"), node, what)
+        raise wrong(node, what, f"one of {join_names(field.choices)}, or {_CALL}")
 
     def _built(self, make: Callable[[], object], name: str | None, mark: Mark) -> object:
         try:

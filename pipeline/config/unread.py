@@ -19,7 +19,7 @@ from pipeline.core.templates import Expression
 from pipeline.core.templates import Template as Text
 
 #: what bodies may see; which of them a stage that is not known gives is not known either
-_BODY_NAMES = frozenset({"part", "parts"})
+_BODY_NAMES = frozenset({"part", "parts", "round", "sample"})
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class UnreadStage(Stage):
         return {option: value for option, value in self.values.items() if isinstance(value, Text | Expression)}
 
     def bodies(self) -> Mapping[str, Body]:
-        return {label: Body(stage, _BODY_NAMES) for label, stage in self._stages()}
+        shared = frozenset(self.outputs) - {self.name}  # it may have had reducers for them
+        return {label: Body(stage, _BODY_NAMES, shared=shared) for label, stage in self._stages()}
 
     def produces(self) -> Mapping[str, Fields | None]:
         return dict.fromkeys(self.outputs)

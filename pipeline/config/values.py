@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 from pipeline.config.nodes import Listing, Mark, Node, Scalar, Table, data, describe
 from pipeline.config.problems import Located
 from pipeline.config.units import WrongForm, count, count_or_share, duration, money, rate, share
+from pipeline.core.joins import Join, first, quorum
 from pipeline.core.names import join_names, suggestion
 from pipeline.core.templates import BadTemplate, Expression, Template
 from pipeline.core.words import Field, FieldKind
@@ -117,16 +118,16 @@ def _schema(_: Field, node: Node, what: str) -> object:
     return data(node)
 
 
-def _join(_: Field, node: Node, what: str) -> tuple[str, int | None]:
-    if isinstance(node, Scalar) and node.text in ("all", "any"):
-        return ("all", None) if node.text == "all" else ("first", 1)
+def _join(_: Field, node: Node, what: str) -> Join:
+    if isinstance(node, Scalar) and node.text in ("all", "any", "majority"):
+        return Join.of(node.text)
     if isinstance(node, Table) and len(node.entries) == 1 and node.entries[0].key in ("first", "quorum"):
         entry = node.entries[0]
         k = READERS["count"](Field("count"), entry.value, f"{entry.key!r} in {what}")
         if isinstance(k, int) and k >= 1:
-            return entry.key, k
+            return first(k) if entry.key == "first" else quorum(k)
         raise Wrong(Located("E101", f"{entry.key!r} in {what} must be at least 1", entry.value.mark))
-    raise wrong(node, what, "all, any, {first: 2} or {quorum: 2}")
+    raise wrong(node, what, 'all, any, majority, {first: 2}, {quorum: 2} or {call: "module:attribute"}')
 
 
 def _mapping(_: Field, node: Node, what: str) -> object:

@@ -72,7 +72,7 @@ class Votes:
 
     def nobody(self, needed: int, of: int) -> ItemError:
         """The error of a vote that no answer can win."""
-        got = ", ".join(f"{count.answer:.40}: {count.votes}" for count in self.counts[:5]) or "no answer"
+        got = ", ".join(f"{count.answer:.40}: {count.votes}" for count in self.counts[:5]) or "none was given"
         text = f"no answer can have {needed} of {of} votes: {got}"
         return ItemError("; ".join([text, *self.reasons]), type="NoMajority")
 
@@ -90,6 +90,9 @@ class Majority:
     """Decides as soon as one answer has more than half of all members, or none can have that any more."""
 
     key: Key | None = None
+
+    def __str__(self) -> str:
+        return "majority"
 
     def __call__(self, members: Members) -> Verdict | None:
         if not members.complete:

@@ -14,7 +14,7 @@ import anyio
 from anyio import WouldBlock
 
 from pipeline.core.deadlines import Deadlines
-from pipeline.core.errors import Failure, ItemError
+from pipeline.core.errors import Failure, ItemError, is_bug
 from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Item, Outcome
 from pipeline.core.joins import Join, OnTimeout
@@ -62,7 +62,7 @@ class Joiner:
 
     `combine` makes the joined item of a decided group (None: every member was skipped, and so is the item); `reject`
     fails the item that entered; `gather` makes one value of the finished members; `tell` hears of each decision. All
-    are synchronous. An `ItemError` out of `combine` fails the item.
+    are synchronous. What `combine` raises fails the item.
     """
 
     def __init__(
@@ -112,7 +112,9 @@ class Joiner:
             return
         try:
             item = self._combine(group, joined)
-        except ItemError as error:
+        except Exception as error:
+            if is_bug(error):
+                raise
             self.reject(group, Failure.of(error, self.label))
             return
         if item is None:
@@ -148,6 +150,11 @@ class Joiner:
         return Failure.of(ItemError("; ".join([planned, *reasons]), type="JoinFailed"), self.label)
 
     # -- the composite's tasks ----------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> tuple[Item, ...]:
+        """Joined items that wait for room downstream; the first one is in hand."""
+        return tuple(self._ready)
 
     @property
     def congested(self) -> bool:

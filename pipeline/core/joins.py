@@ -46,9 +46,8 @@ class Join:
     def __str__(self) -> str:
         if self.function is None:
             return "all" if self.rule == "all" else f"{self.rule}({self.k})"
-        if isinstance(self.function, Majority):
-            return "majority"
-        return f"custom({getattr(self.function, '__name__', type(self.function).__name__)})"
+        name = getattr(self.function, "__name__", None)
+        return str(self.function) if name is None else f"custom({name})"
 
     @property
     def leaves_members(self) -> bool:

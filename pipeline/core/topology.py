@@ -10,17 +10,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import cast
 
+from pipeline.core.clashes import COMMON_NAMES, clashes, owner_of, placed
 from pipeline.core.errors import Problem
 from pipeline.core.fused import FusedStage
 from pipeline.core.leaf import LeafStage
 from pipeline.core.names import Fields, unknown_names
-from pipeline.core.stage import ERROR_ACTIONS, Chain, Stage, Standing
-
-#: names that templates see everywhere
-COMMON_NAMES: Mapping[str, Fields | None] = {"input": None, "prompt": None, "vars": None}
-
-#: what no stage and no output may be called: also what templates see in the bodies of composites
-RESERVED_NAMES = frozenset({*COMMON_NAMES, "part", "parts", "round"})
+from pipeline.core.stage import ERROR_ACTIONS, Stage, Standing
 
 
 def fuse(parts: Sequence[Stage]) -> tuple[Stage, ...]:
@@ -129,7 +124,7 @@ def leaves(stage: Stage) -> Iterator[LeafStage]:
 def problems(stage: Stage, variables: Mapping[str, object] | None = None) -> tuple[Problem, ...]:
     """Find everything that keeps this pipeline from running with `variables`; None: they are not known."""
     names = {**COMMON_NAMES, "vars": _known(variables)}
-    return (*_clashes(stage), *_policies(stage), *_wrong(stage, names, in_body=False))
+    return (*clashes(stage), *_policies(stage), *_wrong(stage, names, in_body=False))
 
 
 def _known(value: object) -> Fields | None:
@@ -139,55 +134,9 @@ def _known(value: object) -> Fields | None:
     return {str(key): _known(inner) for key, inner in cast("Mapping[object, object]", value).items()}
 
 
-def _clashes(stage: Stage) -> Iterator[Problem]:
-    """Names of stages and outputs that are taken: by another one, or by what templates see."""
-    taken: dict[str, str] = {}
-    for written in _written(stage):
-        wired = [part.name for part in written.parts()]
-        key = getattr(written, "output_key", None)
-        for name, owner in _claims(written).items():
-            is_stage = name == written.name or name in wired
-            what, option = ("a stage", None) if is_stage else ("an output", "output_key" if name == key else None)
-            if name in taken or wired.count(name) > 1:
-                text = f"there is already {taken.get(name, 'a stage')} named {name!r}"
-                yield Problem(owner, option, text, "names are unique in a pipeline")
-            elif name in RESERVED_NAMES:
-                yield Problem(
-                    owner, option, f"{what} cannot be named {name!r}", f"templates use that name {_use(name)}"
-                )
-            taken.setdefault(name, what)
-
-
-def _use(name: str) -> str:
-    return "for the record" if name in COMMON_NAMES else "inside a body"
-
-
-def _claims(written: Stage) -> Mapping[str, str]:
-    """The names that a stage takes in templates and in counts, its wired parts included, each with its owner."""
-    claims = dict.fromkeys((written.name, *written.produces()), written.name)
-    for part in written.parts():
-        for name in (part.name, *part.produces()):
-            claims.setdefault(name, owner_of(part))
-    return claims
-
-
-def _written(stage: Stage) -> Iterator[Stage]:
-    """Every stage as its author wrote it, outermost first, in declaration order."""
-    for written in stage.stages if isinstance(stage, Chain) else (stage,):
-        yield written
-        for part in written.parts():
-            for body in part.bodies().values():
-                yield from _written(body.stage)
-
-
-def owner_of(part: Stage) -> str:
-    """The name of the stage that its author wrote: that of the composite, for a part that it makes itself."""
-    return str(getattr(part, "owner", "") or part.name)
-
-
 def _policies(stage: Stage) -> Iterator[Problem]:
     """What is no `on_error`."""
-    for written in _written(stage):
+    for written, _ in placed(stage):
         for part in written.parts():
             failing = getattr(part, "failing", None)
             policy = part.on_error if isinstance(part, LeafStage) else failing() if failing is not None else None
@@ -215,13 +164,13 @@ def _wrong(stage: Stage, available: Mapping[str, Fields | None], *, in_body: boo
 
 def stalls(stage: Stage, max_in_flight: int, ordered: bool) -> tuple[Problem, ...]:
     """Find where a run of this pipeline could wait for ever."""
-    standing = Standing(False, (), max_in_flight, ordered)
+    standing = Standing(False, (), max_in_flight, ordered, max_in_flight)
     return tuple(problem for part, at in _standing(stage, standing) for problem in part.stalls(at))
 
 
 def doubts(stage: Stage, max_in_flight: int, ordered: bool) -> tuple[Problem, ...]:
     """Find what is legal and surely not meant."""
-    standing = Standing(False, (), max_in_flight, ordered)
+    standing = Standing(False, (), max_in_flight, ordered, max_in_flight)
     return tuple(problem for part, at in _standing(stage, standing) for problem in part.doubts(at))
 
 
@@ -230,5 +179,5 @@ def _standing(stage: Stage, at: Standing) -> Iterator[tuple[Stage, Standing]]:
     for part in stage.parts():
         yield part, at
         for body in part.bodies().values():
-            yield from _standing(body.stage, at._replace(in_body=True))
-        at = at._replace(before=(*at.before, part))
+            yield from _standing(body.stage, at._replace(in_body=True, most=at.most * body.copies))
+        at = at._replace(before=(*at.before, part), most=at.most * part.children)

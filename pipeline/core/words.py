@@ -39,7 +39,8 @@ FieldKind: TypeAlias = Literal[
     "model",  #: the name of a model, or provider/model -> its definition
     "models",  #: a list of those -> tuple of definitions
     "schema",  #: short form or JSON Schema -> plain data
-    "join",  #: all | any | {first: k} | {quorum: k} -> ("all", None) | ("first", 1) | ("first", k) | ("quorum", k)
+    "join",  #: all | any | majority | {first: k} | {quorum: k} | {call: "module:attr"} -> Join
+    "reducers",  #: output to one of `choices`, or to {call: "module:attr"} -> dict of str, or of the callable
     "body",  #: a list of stages -> one composed stage
     "bodies",  #: a mapping from label to list of stages -> dict[str, stage], in the order of the file
     "mapping",  #: any mapping -> dict[str, object], plain data
@@ -57,7 +58,7 @@ ABSENT: Final = _Absent.ABSENT
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One option of a word. `choices` belong to the kind "choice"; `secret` values may not stand in a file.
+    """One option of a word. `choices` belong to "choice" and "reducers"; `secret` values may not stand in a file.
 
     A required "model" falls back to the only model of the file, or the one called `default`.
     """
@@ -68,6 +69,7 @@ class Field:
     choices: tuple[str, ...] = ()
     help: str = ""
     secret: bool = False  #: refused in a file, with the advice to name an environment variable instead
+    sees: tuple[str, ...] = ()  #: the names that an expression sees instead of those in view
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +80,4 @@ class Word:
     fields: Mapping[str, Field] = _field(hash=False)
     build: Callable[..., object]
     help: str = ""
+    outputs: tuple[str, ...] = ()  #: what it produces beside its output: `votes` stands for `<name>_votes`

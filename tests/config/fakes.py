@@ -72,7 +72,12 @@ WORDS = {
             join=Field("join"),
             max_children=Field("count", default=100),
         ),
-        word("parallel", branches=Field("bodies", required=True), join=Field("join")),
+        word(
+            "parallel",
+            branches=Field("bodies", required=True),
+            join=Field("join"),
+            reducers=Field("reducers", choices=("list", "sum")),
+        ),
         word("route", by=Field("by", required=True), cases=Field("bodies", required=True), default=Field("body")),
         word("map", call=Field("call", required=True), settings=Field("any")),
         word("limits", share=Field("share"), rate=Field("rate"), money=Field("money"), either=Field("count_or_share")),

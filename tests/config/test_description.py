@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pipeline.config.description import load
 from pipeline.config.problems import EXPLANATIONS, ConfigError, redact
 from pipeline.core.errors import DefinitionError, Problem
+from pipeline.core.joins import quorum
 from tests.config.fakes import HEAD, SIM, WORDS, Models, Stage, messages, read, refused
 
 FILE = """\
@@ -227,7 +228,7 @@ def test_set_reaches_stages_in_bodies_and_mappings_in_stages_and_makes_a_missing
     description = read(text, overrides=["stages.a.concurrency=8", "stages.s.join.quorum=2", "pipeline.ordered=true"])
     assert isinstance(description.stages, Stage)
     assert description.stages.values["each"] == Stage("agent", "a", {"model": SIM, "concurrency": 8})
-    assert description.stages.values["join"] == ("quorum", 2)
+    assert description.stages.values["join"] == quorum(2)
     assert description.options == {"ordered": True}
 
 

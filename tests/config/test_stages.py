@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.config.description import load_text
 from pipeline.config.problems import ConfigError
+from pipeline.core.joins import Join, first, majority, quorum
 from pipeline.core.templates import Expression, Template
 from tests.config.fakes import HEAD, SIM, WORDS, Chain, Models, Stage, messages, read
 
@@ -85,23 +86,31 @@ def test_composites_hold_lists_that_are_built_before_them() -> None:
         "max_children": 100,
         "split": Expression("{{ plan.questions }}"),
         "each": Chain((worker, check)),
-        "join": ("quorum", 2),
+        "join": quorum(2),
     }
     parallel = only("  - {parallel: p, join: any, branches: {no: [{agent: worker}], 2: [{agent: check}]}}\n")
-    assert parallel.values == {"branches": {"no": worker, "2": check}, "join": ("first", 1)}
+    assert parallel.values == {"branches": {"no": worker, "2": check}, "join": first(1)}
 
 
 @pytest.mark.parametrize(
     ("join", "value"),
     [
-        ("all", ("all", None)),
-        ("any", ("first", 1)),
-        ("{first: 3}", ("first", 3)),
-        ("{quorum: 2}", ("quorum", 2)),
+        ("all", Join()),
+        ("any", first(1)),
+        ("majority", majority()),
+        ("{first: 3}", first(3)),
+        ("{quorum: 2}", quorum(2)),
+        ("{call: 'math:sqrt'}", Join("custom", 0, math.sqrt)),
     ],
 )
-def test_a_join_is_its_rule_and_number(join: str, value: object) -> None:
-    assert only(f"  - {{parallel: p, join: {join}, branches: {{a: [{{agent: a}}]}}}}\n").values["join"] == value
+def test_a_join_is_a_word_a_rule_with_its_number_or_a_function(join: str, value: object) -> None:
+    text = f"  - {{parallel: p, join: {join}, branches: {{a: [{{agent: a}}]}}}}\n"
+    assert only(text, allow_import=["math"]).values["join"] == value
+
+
+def test_reducers_are_words_or_functions_by_output() -> None:
+    text = "  - {parallel: p, reducers: {notes: list, sums: {call: 'math:hypot'}}, branches: {a: [{agent: a}]}}\n"
+    assert only(text, allow_import=["math"]).values["reducers"] == {"notes": "list", "sums": math.hypot}
 
 
 def test_a_decision_is_an_expression_a_stage_or_a_function() -> None:
@@ -229,11 +238,46 @@ def test_no_duration_is_written_none() -> None:
         ("{parallel: p, branches: {a: []}}", "4:33 E101 'a' in 'branches' of stage 'p' needs at least one stage"),
         (
             "{parallel: p, join: some, branches: {a: [{agent: a}]}}",
-            "4:25 E101 'join' of stage 'p' must be all, any, {first: 2} or {quorum: 2}, not the text 'some'",
+            (
+                "4:25 E101 'join' of stage 'p' must be all, any, majority, {first: 2}, {quorum: 2} or "
+                "{call: \"module:attribute\"}, not the text 'some'"
+            ),
         ),
         (
             "{parallel: p, join: {quorum: 0}, branches: {a: [{agent: a}]}}",
             "4:34 E101 'quorum' in 'join' of stage 'p' must be at least 1",
+        ),
+        (
+            "{parallel: p, join: {call: 'os:getcwd'}, branches: {a: [{agent: a}]}}",
+            (
+                "4:32 E310 'join' of stage 'p' asks to import 'os', which is not allowed "
+                "(allow it with --allow-import os)"
+            ),
+        ),
+        (
+            "{parallel: p, join: {call: 'math:pi'}, branches: {a: [{agent: a}]}}",
+            "4:32 E311 'join' of stage 'p': 'math:pi' is a float, not a function",
+        ),
+        (
+            "{parallel: p, reducers: [notes], branches: {a: [{agent: a}]}}",
+            (
+                "4:29 E101 'reducers' of stage 'p' must be a mapping from output to list, sum or "
+                '{call: "module:attribute"}, not a list'
+            ),
+        ),
+        (
+            "{parallel: p, reducers: {notes: lst}, branches: {a: [{agent: a}]}}",
+            (
+                "4:37 E101 'notes' in 'reducers' of stage 'p' must be one of list, sum, "
+                "not the text 'lst' (did you mean 'list'?)"
+            ),
+        ),
+        (
+            "{parallel: p, reducers: {notes: {call: 'os:getcwd'}}, branches: {a: [{agent: a}]}}",
+            (
+                "4:44 E310 'notes' in 'reducers' of stage 'p' asks to import 'os', which is not allowed "
+                "(allow it with --allow-import os)"
+            ),
         ),
         ("{agent: a, model: fke}", "4:23 E301 'model' of stage 'a': there is no model 'fke' (did you mean 'fake'?)"),
         (
@@ -331,7 +375,10 @@ def test_every_mistake_is_told_at_once() -> None:
         "7:15 E104 stage 'a' needs 'split'",
         "7:43 E301 'model' of stage 'c': there is no model 'nope' (name one of fake, or call one of them 'default')",
         "7:50 E103 a stage is a mapping that starts with its kind and name (- agent: name)",
-        "7:61 E101 'join' of stage 'a' must be all, any, {first: 2} or {quorum: 2}, not the number 5",
+        (
+            "7:61 E101 'join' of stage 'a' must be all, any, majority, {first: 2}, {quorum: 2} or "
+            '{call: "module:attribute"}, not the number 5'
+        ),
     ]
 
 
