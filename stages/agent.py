@@ -73,6 +73,8 @@ def agent(
     conversation: bool = False,
     concurrency: int = AGENT_CONCURRENCY,
     on_error: OnError | None = None,
+    cpu: bool = False,
+    timeout: float | None = None,
     **parameters: object,
 ) -> AgentStage:
     """An agent as a stage.
@@ -82,12 +84,23 @@ def agent(
     class, a JSON Schema or the short form: the answer is validated, and the error fed back once. `conversation` sends
     the messages so far before the prompt. `output_key` keeps the output under another name than the stage's.
 
-    `agent(thing)` makes a stage of any object with `name` and `process(prompt, state)`, or of such a function.
+    `agent(thing)` makes a stage of any object with `name` and `process(prompt, state)`, or of such a function. A
+    blocking one runs in worker threads, or in worker processes if it computes (`cpu`), and a visit of it that takes
+    longer than `timeout` seconds fails; see `map`.
     """
     if not isinstance(name, str):
         given = {"model": model, "system": system, "output": output, **parameters}
         _refuse_ignored(name, [option for option, value in given.items() if value is not None])
-        return stage_of_agent(name, prompt=prompt, concurrency=concurrency, on_error=on_error, output_key=output_key)
+        return stage_of_agent(
+            name,
+            prompt=prompt,
+            concurrency=concurrency,
+            on_error=on_error,
+            output_key=output_key,
+            cpu=cpu,
+            timeout=timeout,
+        )
+    _refuse_own(name, cpu, timeout)
     if model is None:
         raise DefinitionError(Problem(name, "model", "is missing", "give a model, as model='openai/gpt-5.5'"))
     _refuse_unknown(name, parameters)
@@ -109,6 +122,16 @@ def _refuse_unknown(name: str, parameters: Mapping[str, object]) -> None:
             known = ("model", "prompt", "system", "output", "output_key", "conversation", "concurrency", "on_error")
             hint = suggestion(option, (*known, *PARAMETERS)) or f"known: {', '.join((*known, *PARAMETERS))}"
             raise DefinitionError(Problem(name, option, "is not an option of an agent", hint))
+
+
+def _refuse_own(name: str, cpu: bool, timeout: float | None) -> None:
+    """Refuse what is for agents that answer by themselves."""
+    if cpu:
+        raise DefinitionError(Problem(name, "cpu", "is for agents that compute; this one asks a model", "leave it out"))
+    if timeout is not None:
+        text = "is for agents that answer by themselves; this one asks a model, whose attempts have a time each"
+        right = f"set it there, as resolve('provider/model', timeout={timeout!r}); item_timeout is for all attempts"
+        raise DefinitionError(Problem(name, "timeout", text, right))
 
 
 def _refuse_ignored(thing: object, ignored: list[str]) -> None:

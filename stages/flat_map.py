@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import anyio
 from anyio import BrokenResourceError, EndOfStream
@@ -36,6 +36,8 @@ class FlatMapStage(Stage):
 
     function: Function | Expression = list
     max_children: int = 1000
+
+    functions: ClassVar[tuple[str, ...]] = ("function",)
 
     @property
     def children(self) -> int:

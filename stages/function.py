@@ -1,7 +1,7 @@
 """Functions as stages: `map`, `filter`, `flat_map`.
 
-A plain function is called on the event loop, so it must not block; `blocking=True` moves it to worker threads. Adjacent
-plain functions are fused by the engine.
+A plain function is called on the event loop, so it must not block; `blocking=True` moves it to worker threads,
+`cpu=True` to worker processes. Adjacent plain functions are fused by the engine.
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
 from pipeline.core.errors import DefinitionError, Problem
 from pipeline.core.item import Item
 from pipeline.core.leaf import LeafStage, Plain, Process, Visited, accepts
-from pipeline.core.stage import OnError, Template
+from pipeline.core.placing import Place, placing_problems, runner_of
+from pipeline.core.stage import OnError, Stage, Template
 from pipeline.core.state import ConversationState, Outputs
 from pipeline.core.streams import BURST
 from pipeline.core.templates import Expression
-from pipeline.core.threads import Threads, is_blocking
+from pipeline.core.threads import is_blocking
 from pipeline.core.visit import Visit, template_names
 from pipeline.core.words import Field, Word
 
@@ -35,6 +36,10 @@ class FunctionStage(LeafStage):
 
     function: Function | Expression = str
     blocking: bool = False
+    cpu: bool = False
+    timeout: float | None = None
+
+    functions: ClassVar[tuple[str, ...]] = ("function",)
 
     @property
     def option(self) -> str:
@@ -48,13 +53,29 @@ class FunctionStage(LeafStage):
     def templates(self) -> Mapping[str, Template]:
         return {self.option: self.function} if isinstance(self.function, Expression) else {}
 
+    def watched(self, watch: Callable[[Stage, object], object]) -> Stage:
+        return self if self.cpu else super().watched(watch)  # a process has a copy anyway
+
+    @property
+    def place(self) -> Place:
+        """Where the function runs."""
+        return "processes" if self.cpu else "threads" if self.blocking else "loop"
+
     def problems(self, *, in_body: bool) -> tuple[Problem, ...]:
         found = super().problems(in_body=in_body)
-        if not found and isinstance(self.function, Expression):
-            given = (("blocking", self.blocking), ("concurrency", self.concurrency != 1))
+        if found:
+            return found
+        if isinstance(self.function, Expression):
+            options = {option: getattr(self, option) for option in ("blocking", "cpu", "timeout")}
+            given = {**options, "concurrency": self.concurrency != 1}
             text = "has no effect on an expression, which never waits"
-            found = tuple(Problem(self.name, option, text, "leave it out") for option, is_given in given if is_given)
-        return found
+            return tuple(
+                Problem(self.name, option, text, "leave it out") for option, is_given in given.items() if is_given
+            )
+        if self.blocking and self.cpu:
+            text = "it can run in worker threads or in worker processes, not in both"
+            return (Problem(self.name, "cpu", text, "leave blocking or cpu out"),)
+        return tuple(placing_problems(self.name, self.function, self.place, self.timeout, parameters=1))
 
     def next_item(self, item: Item, result: object) -> Visited:
         """The item that goes on after the function returned `result`."""
@@ -64,7 +85,7 @@ class FunctionStage(LeafStage):
         function = self.function
         if isinstance(function, Expression):
             return lambda item: self.next_item(item, function.evaluate(template_names(item)))
-        if self.blocking or not is_blocking(function) or accepts(function, 2):
+        if self.place != "loop" or not is_blocking(function) or accepts(function, 2):
             return None
         next_item = self.next_item
 
@@ -80,11 +101,12 @@ class FunctionStage(LeafStage):
         function = self.function
         if isinstance(function, Expression):  # expressions are always plain
             raise TypeError("an expression has a plain form")
-        if self.blocking:
-            return self._bind_blocking(function, scope)
+        if self.place != "loop" or self.timeout is not None:
+            return self._bind_to_runner(function, scope)
+        return self._bind_with_visit(function) if accepts(function, 2) else self._bind_async(function)
+
+    def _bind_async(self, function: Function) -> Process:
         next_item = self.next_item
-        if accepts(function, 2):
-            return self._bind_with_visit(function)
 
         async def process(item: Item, worker: Worker) -> Visited:
             return next_item(item, await function(item.value))
@@ -98,13 +120,13 @@ class FunctionStage(LeafStage):
 
         return process
 
-    def _bind_blocking(self, function: Function, scope: Scope) -> Process:
-        threads = Threads(scope.machine, self.name, self.concurrency)
+    def _bind_to_runner(self, function: Function, scope: Scope) -> Process:
+        runner = runner_of(scope, self.name, self.place, self.concurrency, self.timeout)
         with_visit = accepts(function, 2)
 
         async def process(item: Item, worker: Worker) -> Visited:
             args = (item.value, Visit(worker, item)) if with_visit else (item.value,)
-            return self.next_item(item, await threads.run(function, *args))
+            return self.next_item(item, await runner.run(function, *args))
 
         return process
 
@@ -130,6 +152,10 @@ class FilterStage(FunctionStage):
     def option(self) -> str:
         return "when"
 
+    @property
+    def thins(self) -> bool:
+        return True
+
     def next_item(self, item: Item, result: object) -> Visited:
         return item if result else None
 
@@ -143,14 +169,21 @@ def map(
     name: str | None = None,
     concurrency: int = 1,
     blocking: bool = False,
+    cpu: bool = False,
+    timeout: float | None = None,
     on_error: OnError | None = None,
 ) -> MapStage:
     """Apply `function` to each payload: `fn(value)` or `fn(value, visit)`, plain or async.
 
     Its result is the payload that goes on and the output under `name` (the function's own by default). `blocking` runs
-    it in worker threads, `concurrency` at a time; what of the visit is async stays out of its reach there.
+    it in worker threads, `concurrency` at a time; what of the visit is async stays out of its reach there. `cpu` runs
+    it in worker processes instead, to which function, payload and result travel by pickle.
+
+    `timeout` is for async, blocking and cpu functions: a visit that takes longer fails as `VisitTimeout`. Its clock
+    starts with the function, not with the wait for a thread. The function is cancelled, its process killed; a thread
+    cannot be stopped, so it runs on, keeps its place among the `concurrency`, and its result is refused.
     """
-    return MapStage(name or name_of(function), concurrency, on_error, function, blocking)
+    return MapStage(name or name_of(function), concurrency, on_error, function, blocking, cpu, timeout)
 
 
 def filter(
@@ -159,10 +192,13 @@ def filter(
     name: str | None = None,
     concurrency: int = 1,
     blocking: bool = False,
+    cpu: bool = False,
+    timeout: float | None = None,
     on_error: OnError | None = None,
 ) -> FilterStage:
-    """Let items pass for which `function` says true; the others are skipped and leave no record."""
-    return FilterStage(name or name_of(function), concurrency, on_error, function, blocking)
+    """Let items pass for which `function` says true; the others are skipped and leave no record. Options are those of
+    `map`."""
+    return FilterStage(name or name_of(function), concurrency, on_error, function, blocking, cpu, timeout)
 
 
 def name_of(function: Callable[..., object]) -> str:
@@ -194,6 +230,8 @@ def _typed(values: dict[str, object]) -> dict[str, Any]:
 _OPTIONS: Mapping[str, Field] = {
     "concurrency": Field("count", help="visits at once"),
     "blocking": Field("flag", help="run it in worker threads"),
+    "cpu": Field("flag", help="run it in worker processes"),
+    "timeout": Field("duration", help="of one visit; for async, blocking and cpu functions"),
     "on_error": Field("choice", choices=("dead_letter", "skip", "fail"), help="what a failed item becomes"),
 }
 

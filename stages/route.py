@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, cast
 
 from pipeline.calls.schema import Schema
 from pipeline.core.agent import Agent, AgentStage, is_agent, stage_of_agent
@@ -69,7 +69,15 @@ class RouteStage(Stage):
             labels = tuple(label for label, _ in self.cases)
             asked = _asking_for(stage, labels)
             return AgentLabelStage(
-                stage.name, stage.concurrency, self._error_policy(), asked, stage.prompt, self.label_key, to_default
+                stage.name,
+                stage.concurrency,
+                self._error_policy(),
+                asked,
+                stage.prompt,
+                self.label_key,
+                to_default,
+                cpu=stage.cpu,
+                timeout=stage.timeout,
             )
         policy = self._error_policy()
         return LabelStage(f"{self.name}_by", 1, policy, self.by, self.label_key, to_default, self.name)
@@ -102,6 +110,8 @@ class LabelStage(LeafStage):
     key: str = ""
     to_default: bool = False
     owner: str = ""  #: the route, whose name stands in messages
+
+    functions: ClassVar[tuple[str, ...]] = ("by",)
 
     def templates(self) -> Mapping[str, Expression]:
         return {"by": self.by} if isinstance(self.by, Expression) else {}

@@ -4,27 +4,31 @@
     async def process(self, prompt: str, state: ConversationState) -> str
 
 A third parameter is the visit, whose `await visit.call(model, messages, **params)` is the full call stack. Functions of
-that shape are agents too, and so are blocking ones, which run in worker threads. Orchestration knows agents by nothing
-else, so they can be put in sequence, in parallel or under a coordinator without being touched.
+that shape are agents too, and so are blocking ones, which run in worker threads, or, if they compute, in processes.
+Orchestration knows agents by nothing else, so they can be put in sequence, in parallel or under a coordinator without
+being touched.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast, runtime_checkable
 
 from pipeline.core.codec import encode
 from pipeline.core.errors import DefinitionError, ItemError, Problem
 from pipeline.core.item import Item
 from pipeline.core.leaf import LeafStage, Process, Visited, accepts
+from pipeline.core.mutation import watched
 from pipeline.core.names import Fields
+from pipeline.core.placing import Place, placing_problems, runner_of
 from pipeline.core.ports import Reply, Resource
 from pipeline.core.stage import OnError, Template
 from pipeline.core.state import ConversationState, Message
 from pipeline.core.templates import Template as PromptTemplate
-from pipeline.core.threads import Threads, is_blocking
+from pipeline.core.threads import is_blocking
 from pipeline.core.visit import Visit, template_names
 
 if TYPE_CHECKING:
@@ -85,8 +89,14 @@ def stage_of_agent(
     on_error: OnError | None = None,
     name: str | None = None,
     output_key: str | None = None,
+    cpu: bool = False,
+    timeout: float | None = None,
 ) -> AgentStage:
-    """Make the stage of `agent`: an object of the `Agent` shape, or a function of that shape."""
+    """Make the stage of `agent`: an object of the `Agent` shape, or a function of that shape.
+
+    A blocking one runs in worker threads, with `cpu` in worker processes, to which the agent itself travels by pickle.
+    A visit that takes longer than `timeout` seconds fails as `VisitTimeout`; see `stages.map`.
+    """
     if not is_agent(agent):
         what = getattr(agent, "__name__", type(agent).__name__)
         raise DefinitionError(
@@ -95,7 +105,8 @@ def stage_of_agent(
     process = cast(AgentFunction, getattr(agent, "process", agent))
     own_name = getattr(agent, "name", None) if process is not agent else getattr(agent, "__name__", None)
     template = PromptTemplate(prompt) if isinstance(prompt, str) else prompt
-    return AgentStage(name or str(own_name), concurrency, on_error, agent, template, output_key)
+    stage = name or str(own_name)
+    return AgentStage(stage, concurrency, on_error, agent, template, output_key, cpu=cpu, timeout=timeout)
 
 
 @dataclass(frozen=True)
@@ -108,10 +119,21 @@ class AgentStage(LeafStage):
     agent: object = None
     prompt: PromptTemplate | None = None
     output_key: str | None = None  #: None: the stage's name
+    cpu: bool = field(default=False, kw_only=True)
+    timeout: float | None = field(default=None, kw_only=True)
 
     @property
     def calls(self) -> bool:
         return True
+
+    @property
+    def place(self) -> Place:
+        """Where the agent runs."""
+        return "processes" if self.cpu else "threads" if is_blocking(self.process_function) else "loop"
+
+    def problems(self, *, in_body: bool) -> tuple[Problem, ...]:
+        placing = placing_problems(self.name, self.process_function, self.place, self.timeout, parameters=2)
+        return (*super().problems(in_body=in_body), *placing)
 
     @property
     def process_function(self) -> AgentFunction:
@@ -130,14 +152,16 @@ class AgentStage(LeafStage):
 
     def bind(self, scope: Scope) -> Process:
         function = self.process_function
+        if not self.cpu:  # a process has copies anyway
+            function = watched(function, self.name, scope.machine)
         with_visit = accepts(function, 3)
-        threads = Threads(scope.machine, self.name, self.concurrency) if is_blocking(function) else None
+        if self.place != "loop" or self.timeout is not None:
+            runner = runner_of(scope, self.name, self.place, self.concurrency, self.timeout)
+            function = partial(runner.run, function)
 
         async def process(item: Item, worker: Worker) -> Visited:
             prompt = self.prompt_for(item)
             args = (prompt, item.state, Visit(worker, item)) if with_visit else (prompt, item.state)
-            if threads is not None:
-                return self.answered(item, prompt, await threads.run(function, *args))
             answer = function(*args)
             return self.answered(item, prompt, await answer if inspect.isawaitable(answer) else answer)
 

@@ -5,8 +5,8 @@ A stream between two functions that never wait would cost more than both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipeline.core.item import Item
@@ -33,6 +33,9 @@ class FusedStage(LeafStage):
     @property
     def buffer_size(self) -> int:
         return max(leaf.buffer_size for leaf in self.members)
+
+    def watched(self, watch: Callable[[Stage, object], object]) -> Stage:
+        return replace(self, members=tuple(member.watched(watch) for member in self.members))
 
     def bind(self, scope: Scope) -> Process:
         steps: list[tuple[Meter, Plain]] = []

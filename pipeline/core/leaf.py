@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pipeline.core.errors import Problem
 from pipeline.core.item import Item
+from pipeline.core.mutation import watched
 from pipeline.core.stage import OnError, Stage
 from pipeline.core.streams import Inbox, Outbox
 from pipeline.core.visit import Visit
@@ -53,7 +54,7 @@ class LeafStage(Stage):
         process = getattr(self, "process", None)
         if process is None:
             raise TypeError(f"{type(self).__name__} has neither process(item) nor bind(scope)")
-        return bound(self.name, process, accepts(process, 2))
+        return bound(self.name, watched(process, self.name, scope.machine), accepts(process, 2))
 
     def plain(self) -> Plain | None:
         """The visit as a plain function, when it never waits and needs no visit: such neighbours are fused."""

@@ -10,6 +10,7 @@ from anyio import create_task_group
 
 from pipeline.core.errors import CallsClosed, Failure, RunStopped, Skip
 from pipeline.core.item import Item, Outcome
+from pipeline.core.mutation import watched_stage
 from pipeline.core.ports import Resource
 from pipeline.core.stage import ERROR_ACTIONS, ErrorAction, OnError, Stage
 from pipeline.core.statistics import Meter
@@ -45,6 +46,8 @@ class Scope:
 
     async def run_stage(self, stage: Stage, inbox: Inbox, outbox: Outbox) -> None:
         """Run `stage` between its ends and close both, whatever happens. What it left in its inbox is cancelled."""
+        if self.machine.pipeline.debug:
+            stage = watched_stage(stage, self.machine)
         try:
             await stage.run(inbox, outbox, self)
         finally:

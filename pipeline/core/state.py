@@ -5,7 +5,7 @@ Branches of a pipeline share the prefix they started from, so no branch can see,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -39,6 +39,17 @@ class Outputs(Mapping[str, object]):
     def add(self, name: str, value: object) -> Outputs:
         """Return these outputs and one more, which replaces an older one of its name."""
         return Outputs(self, name, value)
+
+    @classmethod
+    def of(cls, values: Mapping[str, object]) -> Outputs:
+        """Outputs of these names and values."""
+        outputs = cls()
+        outputs._all = dict(values)
+        return outputs
+
+    def __reduce__(self) -> tuple[Callable[[Mapping[str, object]], Outputs], tuple[dict[str, object]]]:
+        """Copied and pickled as one mapping, however many stages it came through."""
+        return Outputs.of, (self._read(),)
 
     def _read(self) -> dict[str, object]:
         if self._all is None:

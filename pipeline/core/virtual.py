@@ -80,11 +80,13 @@ def _threads_out(books: dict[str, Any]) -> int:
 
 
 def _processes_out(books: dict[str, Any], *, ending: bool) -> int:
-    """Worker processes at work. One that is starting is in no pool, but has its unit of the default limiter; when all
-    else is `ending`, idle ones are waited for too."""
+    """Worker processes at work. One that is starting is in no pool, but has its unit of the default limiter, or is
+    counted by `pipeline.core.processes`, as is one that is being killed; when all else is `ending`, idle ones are
+    waited for too."""
     out = len(books.get("_process_pool_workers", ()))
     if not ending:
         out -= len(books.get("_process_pool_idle_workers", ()))
+    out = max(out, books.get("penstock_processes_out", 0))
     limiter: CapacityLimiter | None = books.get("_default_process_limiter")
     return out if limiter is None else max(out, limiter.borrowed_tokens)
 
