@@ -59,32 +59,32 @@ class Watched(trio.abc.Instrument):
 
 
 @contextmanager
-def _callbacks(steps: Steps) -> Iterator[None]:
-    """Tell of asyncio's callbacks: every one of them is a `Handle` that the loop runs."""
-    run = asyncio.Handle._run
+def counted(backend: str, steps: Steps) -> Iterator[None]:
+    """Count the points in this block, which is in the run."""
+    if backend == "trio":
+        instrument = Watched(steps)
+        trio.lowlevel.add_instrument(instrument)
+        try:
+            yield
+        finally:
+            trio.lowlevel.remove_instrument(instrument)
+    else:
+        run = asyncio.Handle._run
 
-    def watched(handle: asyncio.Handle) -> None:
-        steps.point()
-        run(handle)
+        def told(handle: asyncio.Handle) -> None:
+            steps.point()
+            run(handle)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(asyncio.Handle, "_run", watched)
-        yield
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(asyncio.Handle, "_run", told)
+            yield
 
 
 def run_stepwise(backend: str, steps: Steps, body: Callable[[], Awaitable[None]], seed: int = 0) -> None:
     """Run `body` in virtual time; what it arms `steps` with is done before the point asked for, if there is one."""
 
-    async def on_trio() -> None:
-        instrument = Watched(steps)
-        trio.lowlevel.add_instrument(instrument)
-        try:
+    async def main() -> None:
+        with counted(backend, steps):
             await body()
-        finally:
-            trio.lowlevel.remove_instrument(instrument)
 
-    if backend == "trio":
-        run_in(backend, seed, on_trio)
-    else:
-        with _callbacks(steps):
-            run_in(backend, seed, body)
+    run_in(backend, seed, main)
