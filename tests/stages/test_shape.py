@@ -471,8 +471,9 @@ async def test_results_are_read_once() -> None:
 
 def test_aiostream_is_imported_when_a_shape_is_iterated() -> None:
     code = (
-        "import anyio, sys, stages.shape as s\n"
-        "shaped = s.shape([1, 2]).take(1)\n"
+        "import anyio, sys\n"
+        "from stages.shape import shape\n"
+        "shaped = shape([1, 2]).take(1)\n"
         "print('aiostream' in sys.modules)\n"
         "async def main(): print([value async for value in shaped], 'aiostream' in sys.modules)\n"
         "anyio.run(main)\n"
