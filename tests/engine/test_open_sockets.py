@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from itertools import count
 
 import anyio
+import httpx2
 import pytest
 from anyio.abc import SocketStream
 
@@ -86,6 +87,13 @@ async def call(port: int, steps: Steps) -> None:
     steps.disarm()
     for run in opened:
         nothing_is_left(run)
+
+
+@pytest.fixture(autouse=True)
+def _one_trust_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading it takes more time than all the rest of a run."""
+    store = httpx2.create_ssl_context(trust_env=False)
+    monkeypatch.setattr(httpx2, "create_ssl_context", lambda **options: store)
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
