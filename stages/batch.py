@@ -16,10 +16,11 @@ from pipeline.core.batches import Batch, Member, share_out
 from pipeline.core.collapse import Collapse
 from pipeline.core.composite import Composite, CompositeRun
 from pipeline.core.deadlines import Deadlines
+from pipeline.core.decisions import decision_problems
 from pipeline.core.errors import Failure, ItemError, Problem
 from pipeline.core.events import BatchFlushed, Trigger
 from pipeline.core.groups import Group, Joined
-from pipeline.core.item import Frame, Item, Outcome
+from pipeline.core.item import Frame, Item, Missing, Outcome
 from pipeline.core.stage import Body, OnError, Stage, Standing, Template, as_stage
 from pipeline.core.streams import Inbox, Outbox
 from pipeline.core.templates import Expression
@@ -63,6 +64,10 @@ class Bracket(Batch):
 
     def emptied(self) -> None:
         self.run.forget(self)
+
+    def missing(self) -> tuple[Missing, ...]:
+        """Nothing: what a member had to do without before is its own, and not that of the others."""
+        return ()
 
     def abandon(self) -> None:
         self.run.forget(self)
@@ -256,8 +261,11 @@ class BatchStage(Composite):
         found: list[Problem] = []
         if type(self.size) is not int or self.size < 1:
             found.append(Problem(self.name, "size", f"must be a whole number of at least 1, got {self.size!r}"))
-        if self.within is not None and not (type(self.within) in (int, float) and self.within > 0):
+        if self.within is not None and not (type(self.within) in (int, float) and 0 < self.within < math.inf):
             found.append(Problem(self.name, "within", f"must be above 0 seconds, or None, got {self.within!r}"))
+        for option, decision in (("weight", self.weight), ("key", self.key)):
+            if decision is not None:
+                found += decision_problems(self.name, option, decision)
         if in_body and self.body is None:
             text = "a batch without a body can stand on the top-level chain only"
             found.append(Problem(self.name, None, text, "give it a body, which returns one result for each item"))
@@ -266,7 +274,7 @@ class BatchStage(Composite):
     def stalls(self, standing: Standing) -> Iterator[Problem]:
         if self.within is None and (reason := self._endless(standing)) is not None:
             text = f"None could wait for ever: {reason}"
-            yield Problem(self.name, "within", text, "give the longest that an item may wait, such as within=1.0")
+            yield Problem(self.name, "within", text, "say how long an item may wait at most, such as 1 second")
 
     def _endless(self, standing: Standing) -> str | None:
         """Why a batch that waits until it is full might never be."""
@@ -286,7 +294,7 @@ class BatchStage(Composite):
         return None
 
     def doubts(self, standing: Standing) -> Iterator[Problem]:
-        most = standing.max_in_flight * math.prod(stage.children for stage in standing.before)
+        most = standing.most
         if self.within is not None and self.weight is None and type(self.size) is int and self.size > most:
             text = f"{self.size} is never reached: at most {most} items are alive, so every batch waits for `within`"
             yield Problem(self.name, "size", text, f"lower it to {most}, or raise max_in_flight")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from pipeline.core.composite import Composite, CompositeRun, rejoin
+from pipeline.core.decisions import decision_problems, whole
 from pipeline.core.errors import Failure, ItemError, Problem
 from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Frame, Item, Outcome
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 Until: TypeAlias = Callable[..., object] | Expression
 OnExhausted: TypeAlias = Literal["last", "fail"]
+
+_EXHAUSTED = "LoopExhausted"
 
 
 @dataclass(frozen=True)
@@ -104,32 +107,36 @@ class Rounds(Group):
 
     def resolved(self, frame: Frame, outcome: Outcome) -> None:
         item = outcome.item
-        if item is not None and outcome.status in ("ok", "partial") and self._goes_on(item):
-            self.run.feedback.put("body", self.next_round(item), self)
-        else:
+        done = item is None or outcome.status not in ("ok", "partial") or item.state.outputs[self.stage.until_key]
+        if self.closed or item is None or done:
             super().resolved(frame, outcome)
-
-    def _goes_on(self, item: Item) -> bool:
-        """Whether there is to be another round; the group is failed here if it may not simply end."""
-        if self.closed or item.state.outputs[self.stage.until_key]:
-            return False
-        spent, limit = self.account.cost, self.stage.max_cost
-        if limit is not None and spent is not None:
-            if spent.usd is None:
-                text = f"max_cost {limit:g} USD cannot be kept: the price of a model that was asked is not known"
-                self.fail(Failure.of(ItemError(text, type="UnknownPrice"), self.stage.name))
-                return False
-            if spent.usd >= limit:
-                return self._exhausted(f"{self.round} rounds cost {spent.usd:.6g} USD, max_cost is {limit:g} USD")
-        if self.round >= self.stage.max_rounds:
-            return self._exhausted(f"max_rounds is {self.stage.max_rounds}")
-        return True
-
-    def _exhausted(self, reason: str) -> bool:
-        if self.stage.on_exhausted == "fail":
-            error = ItemError(f"not good enough after {self.round} rounds, {reason}", type="LoopExhausted")
+            return
+        error = self._exhausted()
+        if error is None:
+            self.run.feedback.put("body", self.next_round(item), self)
+        elif error.type == _EXHAUSTED and self.stage.on_exhausted == "last":
+            super().resolved(frame, outcome)
+        else:
+            self.outcomes[frame.slot] = outcome  # so that the record keeps what the last round made
             self.fail(Failure.of(error, self.stage.name))
-        return False
+
+    def _exhausted(self) -> ItemError | None:
+        """Why there can be no other round."""
+        if self.round >= self.stage.max_rounds:
+            return self._not_good_enough(f"max_rounds is {self.stage.max_rounds}")
+        spent, limit = self.account.cost, self.stage.max_cost
+        if limit is None or spent is None:
+            return None
+        if spent.usd is None:
+            text = f"max_cost {limit:g} USD cannot be kept: the price of a model that was asked is not known"
+            return ItemError(text, type="UnknownPrice")
+        if spent.usd < limit:
+            return None
+        return self._not_good_enough(f"which cost {spent.usd:.6g} USD, max_cost is {limit:g} USD")
+
+    def _not_good_enough(self, reason: str) -> ItemError:
+        rounds = "1 round" if self.round == 1 else f"{self.round} rounds"
+        return ItemError(f"not good enough after {rounds}, {reason}", type=_EXHAUSTED)
 
 
 @dataclass(frozen=True)
@@ -163,7 +170,7 @@ class LoopStage(Composite):
     def bodies(self) -> Mapping[str, Body]:
         until = UntilStage(self.until_key, until=self.until, owner=self.name)
         names = frozenset({"round", *self.body.produces()})
-        return {"body": Body(Chain.of(self.body, until), names, total=max(1, self.max_rounds), role="round")}
+        return {"body": Body(Chain.of(self.body, until), names, total=whole(self.max_rounds), role="round")}
 
     def failing(self) -> OnError | None:
         return self.on_error
@@ -172,7 +179,7 @@ class LoopStage(Composite):
         return {f"{self.name}_rounds": {}, f"{self.name}_exhausted": {}, self.name: last_fields(self.body)}
 
     def problems(self, *, in_body: bool) -> tuple[Problem, ...]:
-        found: list[Problem] = []
+        found = [*decision_problems(self.name, "until", self.until)]
         if type(self.max_rounds) is not int or self.max_rounds < 1:
             text = f"must be a whole number of at least 1, got {self.max_rounds!r}"
             found.append(Problem(self.name, "max_rounds", text))
@@ -190,6 +197,10 @@ class LoopStage(Composite):
             run.feedback.put("body", first, group)
         else:
             await run.send(group, [("body", first)])
+
+    def gather(self, items: Mapping[str, Item]) -> object:
+        """The output of the round that was finished."""
+        return next(iter(items.values())).value
 
     def combine(self, group: Group, joined: Joined) -> Item | None:
         items = group.finished()

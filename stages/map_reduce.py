@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import anyio
 
 from pipeline.core.composite import Composite, CompositeRun, rejoin
+from pipeline.core.decisions import decision_problems, whole
 from pipeline.core.errors import Failure, ItemError, Problem, is_bug
 from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Frame, Item, Missing, Outcome
@@ -55,6 +56,10 @@ class Folding(Group):
         self.added += 1
         return frame
 
+    def finished(self) -> dict[str, Item]:
+        """Nothing: what has not been folded in is not kept, whoever of the others was faster."""
+        return {}
+
     def noted(self, outcome: Outcome) -> None:
         try:
             self._fold()
@@ -88,8 +93,9 @@ class MapReduceStage(Composite):
     on_error: OnError | None = None
 
     def bodies(self) -> Mapping[str, Body]:
-        copies = min(self.max_open, self.max_children)
-        return {_BODY: Body(self.each, frozenset({"part"}), copies, self.max_children, role="part")}
+        most = whole(self.max_children)
+        copies = min(whole(self.max_open), most)
+        return {_BODY: Body(self.each, frozenset({"part"}), copies, most, role="part")}
 
     def templates(self) -> Mapping[str, Template]:
         return {"split": self.split} if isinstance(self.split, Expression) else {}
@@ -101,7 +107,8 @@ class MapReduceStage(Composite):
         return {self.name: None}
 
     def problems(self, *, in_body: bool) -> tuple[Problem, ...]:
-        found: list[Problem] = []
+        found = [*decision_problems(self.name, "split", self.split)]
+        found += decision_problems(self.name, "reduce", self.reduce, at_once=True)
         if in_body:
             text = "map_reduce can stand on the top-level chain only"
             found.append(Problem(self.name, None, text, "use scatter here, whose gather sees all outputs at once"))

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pipeline.core.asking import ask
 from pipeline.core.composite import Composite, CompositeRun, member, rejoin
-from pipeline.core.errors import ItemError
+from pipeline.core.decisions import decision_problems
+from pipeline.core.errors import ItemError, Problem
 from pipeline.core.groups import Group, Joined
-from pipeline.core.item import Frame, Item
+from pipeline.core.item import Item, Keeper
 from pipeline.core.names import Fields
 from pipeline.core.stage import Body, OnError, Stage, Template, as_stage
 from pipeline.core.streams import Inbox, Outbox
@@ -31,14 +32,36 @@ Key: TypeAlias = Callable[[object], object] | Expression
 _BODY = "body"
 
 
-class KeyedFrame(Frame):
-    """The one member of an item's group. Its key is free when nothing of it is left in the body."""
+class Inside:
+    """Counts what is left of one item in the body, and frees its key when that is nothing: also the members of a join
+    that did not wait for them, and visits that were cancelled and take their time to end. A `Keeper`."""
 
-    __slots__ = ()
+    __slots__ = ("group", "left", "outer")
 
-    def retire(self) -> None:
-        super().retire()
-        if isinstance(self.group, Keyed):
+    def __init__(self, group: Keyed, outer: Keeper) -> None:
+        self.group = group
+        self.outer = outer
+        self.left = 1  #: the frame of the item itself, which `outer` knows of
+
+    def grow(self) -> None:
+        self.left += 1
+        self.outer.grow()
+
+    def shrink(self) -> None:
+        self.outer.shrink()
+        self._less()
+
+    def hold(self) -> None:
+        self.left += 1
+        self.outer.hold()
+
+    def let_go(self) -> None:
+        self.outer.let_go()
+        self._less()
+
+    def _less(self) -> None:
+        self.left -= 1
+        if not self.left:
             self.group.leave()
 
 
@@ -56,8 +79,8 @@ class Keyed(Group):
     def enter(self) -> Item:
         """Open the body to this item: what is to be sent in."""
         self.inside = True
-        frame = KeyedFrame(self, _BODY, self.item.frame)
-        self.members[_BODY] = frame
+        frame = self.add(_BODY)
+        frame.keeper = Inside(self, frame.keeper)
         self.finish_adding()
         return member(self.item, frame)
 
@@ -131,6 +154,9 @@ class PartitionStage(Composite):
 
     def failing(self) -> OnError | None:
         return self.on_error
+
+    def problems(self, *, in_body: bool) -> tuple[Problem, ...]:
+        return tuple(decision_problems(self.name, "key", self.key))
 
     def produces(self) -> Mapping[str, Fields | None]:
         return {self.name: last_fields(self.body)}

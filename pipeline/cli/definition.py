@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TypeAlias
 
 from pipeline.cli.exits import UsageError
 from pipeline.config.description import Description, load, load_text
@@ -15,6 +16,13 @@ from pipeline.config.registry import InstalledWords
 from pipeline.core.errors import DefinitionError
 from pipeline.core.pipeline import Pipeline
 from pipeline.core.words import Word
+
+#: who hears what is legal and surely not meant
+Notice: TypeAlias = Callable[[str], object]
+
+
+def _unheard(warning: str) -> None:
+    """Nobody asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +37,11 @@ class Changes:
     defaults: Mapping[str, object] = field(default_factory=dict[str, object])  #: under those of the file
 
 
-def read_pipeline(path: str, changes: Changes) -> Pipeline:
-    """The pipeline in the file at `path`, `-` for stdin. Raises `ConfigError` with all its problems."""
+def read_pipeline(path: str, changes: Changes, notice: Notice = _unheard) -> Pipeline:
+    """The pipeline in the file at `path`, `-` for stdin; `notice` hears warnings. Raises `ConfigError` with all its
+    problems."""
     if path == "-":
-        return read_text(sys.stdin.buffer.read(MOST_BYTES + 1), "stdin", changes)
+        return read_text(sys.stdin.buffer.read(MOST_BYTES + 1), "stdin", changes, notice)
     allowed = importable(changes.allow_import)
     description = load(
         path,
@@ -41,11 +50,11 @@ def read_pipeline(path: str, changes: Changes) -> Pipeline:
         allow_import=allowed,
         words=_Words(changes.concurrency),
     )
-    return _built(description, changes)
+    return _built(description, changes, notice)
 
 
-def read_text(text: str | bytes, name: str, changes: Changes) -> Pipeline:
-    """The pipeline that `text` describes. Raises `ConfigError`."""
+def read_text(text: str | bytes, name: str, changes: Changes, notice: Notice = _unheard) -> Pipeline:
+    """The pipeline that `text` describes; `notice` hears warnings. Raises `ConfigError`."""
     description = load_text(
         text,
         name,
@@ -54,7 +63,7 @@ def read_text(text: str | bytes, name: str, changes: Changes) -> Pipeline:
         allow_import=importable(changes.allow_import),
         words=_Words(changes.concurrency),
     )
-    return _built(description, changes)
+    return _built(description, changes, notice)
 
 
 def importable(packages: tuple[str, ...]) -> tuple[str, ...]:
@@ -77,12 +86,15 @@ def importable(packages: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _built(description: Description, changes: Changes) -> Pipeline:
+def _built(description: Description, changes: Changes, notice: Notice) -> Pipeline:
     options = {**changes.defaults, **description.options, **changes.options}
     try:
-        return Pipeline(description.stages, variables=description.vars, **options)  # pyright: ignore[reportArgumentType]
+        built = Pipeline(description.stages, variables=description.vars, **options)  # pyright: ignore[reportArgumentType]
     except DefinitionError as error:
         raise description.explain(error) from error
+    for warning in description.warnings(built.doubts):
+        notice(warning)
+    return built
 
 
 class _Words(Mapping[str, Word]):

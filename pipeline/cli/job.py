@@ -65,7 +65,7 @@ class Flags:
 def job_of(given: Flags, voice: Voice) -> Job:
     """What the flags ask for. Raises `UsageError`, `ConfigError` and `DefinitionError`."""
     name, inputs = _split(given)
-    pipeline = _pipeline(given, name)
+    pipeline = _pipeline(given, name, voice)
     source = ends.source(
         paths=inputs,
         format=given.input_format,
@@ -120,9 +120,11 @@ def _refuse_files(inputs: Sequence[str]) -> None:
         )
 
 
-def _pipeline(given: Flags, name: str | None) -> Pipeline:
+def _pipeline(given: Flags, name: str | None, voice: Voice) -> Pipeline:
     changes = _changes(given)
-    return read_text(_ad_hoc_text(given), "-m", changes) if name is None else read_pipeline(name, changes)
+    if name is None:
+        return read_text(_ad_hoc_text(given), "-m", changes, voice.note)
+    return read_pipeline(name, changes, voice.note)
 
 
 def _changes(given: Flags) -> Changes:

@@ -37,12 +37,14 @@ def validate(
     from pipeline.cli.ending import ended
     from pipeline.cli.voice import Voice
 
+    voice = Voice()
+
     def command() -> int:
         changes = Changes(
             several(set, "--set"), pairs(several(var, "--var"), "--var"), several(allow_import, "--allow-import")
         )
-        found = read_pipeline(pipeline, changes)
+        found = read_pipeline(pipeline, changes, voice.note)
         typer.echo(f"{pipeline}: valid; {found}")
         return 0
 
-    ended(command, Voice(), "penstock validate --help")
+    ended(command, voice, "penstock validate --help")

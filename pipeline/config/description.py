@@ -20,12 +20,12 @@ from pipeline.config.fields import read_fields, unknown_key
 from pipeline.config.models import ModelReader
 from pipeline.config.nodes import Entry, Mark, Scalar, Table, describe
 from pipeline.config.overrides import apply_overrides
-from pipeline.config.problems import ConfigError, Located
+from pipeline.config.problems import ConfigError, Located, one_line
 from pipeline.config.registry import InstalledModels, InstalledWords, ModelProvider
 from pipeline.config.stages import Place, StageReader, located
 from pipeline.config.unread import other_problems
 from pipeline.config.values import Wrong, read_value, wrong
-from pipeline.core.errors import DefinitionError
+from pipeline.core.errors import DefinitionError, Problem
 from pipeline.core.stage import ERROR_ACTIONS, Stage
 from pipeline.core.words import Field, Word
 
@@ -39,6 +39,7 @@ _OPTIONS: Mapping[str, Field] = {
     "max_failures": Field("count_or_share"),
     "item_timeout": Field("duration"),
     "buffer_size": Field("count"),
+    "debug": Field("flag"),
 }
 _NOT_YET = ("budget",)
 
@@ -58,6 +59,10 @@ class Description:
     def explain(self, error: DefinitionError) -> ConfigError:
         """The problems that the engine found in these definitions, shown in the file."""
         return ConfigError(self.name, self.text, [located(problem, self.where) for problem in error.problems])
+
+    def warnings(self, doubts: Iterable[Problem]) -> list[str]:
+        """What the engine doubts in these definitions, a line each, with its place in the file."""
+        return [one_line(self.name, located(problem, self.where)) for problem in doubts]
 
 
 def load(

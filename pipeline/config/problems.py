@@ -80,6 +80,14 @@ def redact(text: str) -> str:
     return _SECRETS.sub(starred, text)
 
 
+def one_line(name: str, problem: Located) -> str:
+    """A warning: what is legal and surely not meant, with its place."""
+    mark = problem.mark
+    where = mark.origin or (f"{name}:{mark.line}:{mark.column}" if mark.line else name)
+    hint = f"; {problem.hint}" if problem.hint else ""
+    return redact(_visible(f"warning: {where}  {problem.message}{hint}"))
+
+
 def _block(name: str, problem: Located, lines: Sequence[str]) -> str:
     mark = problem.mark
     if mark.origin is not None or not 0 < mark.line <= len(lines):

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from anyio import CancelScope
 
 from pipeline.core.errors import InvariantError
-from pipeline.core.item import Frame, Item, Missing, Outcome
+from pipeline.core.item import Frame, Item, Keeper, Missing, Outcome
 from pipeline.core.record import Input
-from pipeline.core.results import Yields
+from pipeline.core.results import Yields, place_of
 from pipeline.core.root import Root
 from pipeline.core.state import ConversationState
 from pipeline.core.usage import Account
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 class Member:
     """One item of a batch. The `inner` of its frame."""
 
-    __slots__ = ("batch", "item")
+    __slots__ = ("batch", "item", "weight")
 
-    def __init__(self, batch: Batch, item: Item) -> None:
+    def __init__(self, batch: Batch, item: Item, weight: float) -> None:
         self.batch = batch
         self.item = item
+        self.weight = weight
         item.frame.inner = self
 
     @property
@@ -48,19 +49,44 @@ class Member:
 
 
 class BatchRoot(Root):
-    """The bottom frame of what travels for a batch. No root of the run: it holds no credit and settles nothing."""
+    """The bottom frame of what travels for a batch. No root of the run: it settles nothing, and its credit is that of
+    a member. What can change beyond a root's: `held`, the last member when it was left alone with what is still alive.
+    """
 
-    __slots__ = ()
+    __slots__ = ("batch", "held")
 
     def __init__(self, batch: Batch, window: Window, id: str, index: int, values: list[object]) -> None:
         super().__init__(window, Input(values, id), index, "")
-        self.group = batch
+        self.group = self.batch = batch
+        self.held: Keeper | None = None
         self.touched = False
         self.names = {"vars": window.names["vars"], "parts": values}
 
+    @property
+    def place(self) -> tuple[int, ...]:
+        """That of the first member that is left, whose turn has surely not passed."""
+        return min((place_of(member.item.frame) for member in self.batch.members), default=(self.index,))
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return self.batch.ids()
+
     def shrink(self) -> None:
-        self.live -= 1
         self.window.alive -= 1
+        self.let_go()
+
+    def let_go(self) -> None:
+        self.live -= 1
+        if not self.live and self.held is not None:
+            held, self.held = self.held, None
+            held.let_go()
+
+    def leave_with(self, member: Member) -> None:
+        """The last member ends: what is still alive of the batch, in a visit that takes its time to end, keeps its
+        credit."""
+        if self.live and self.held is None:
+            self.held = member.item.frame.keeper
+            self.held.hold()
 
     def names_of_record(self) -> dict[str, object]:
         """A batch has no record that a template could read."""
@@ -92,18 +118,25 @@ class Batch(ABC):
 
     def add(self, item: Item, weight: float) -> None:
         """Take `item` in."""
-        self.members[Member(self, item)] = None
+        self.members[Member(self, item, weight)] = None
         self.weight += weight
 
     def leave(self, member: Member) -> None:
         """A member ends by itself. The last one takes the batch with it."""
-        if member in self.members:
-            del self.members[member]
-            if not self.members and not self.closed:
-                self.closed = True
-                self.emptied()
-                if self.root is not None:
-                    self.root.revoke()
+        if member not in self.members:
+            return
+        del self.members[member]
+        self.weight -= member.weight
+        if self.members or self.closed:
+            return
+        self.closed = True
+        self.emptied()
+        if self.root is not None:
+            share_out(self.root.account, [member.item.frame.account])
+            self.root.revoke()
+            self.root.leave_with(member)
+        if self.scope is not None:
+            self.scope.cancel()
 
     @abstractmethod
     def emptied(self) -> None:
@@ -117,8 +150,9 @@ class Batch(ABC):
         window = first.frame.root.window
         values = [item.value for item in items]
         root = BatchRoot(self, window, f"{self.label}:{id_of(items[0].frame)}", first.frame.root.index, values)
-        deadlines = [item.frame.root.deadline for item in items if item.frame.root.deadline is not None]
-        root.deadline = min(deadlines, default=None)
+        deadlines = [item.frame.root.deadline for item in items]
+        if None not in deadlines:  # the work is of use for as long as one member waits for it
+            root.deadline = max(deadline for deadline in deadlines if deadline is not None)
         self.root = root
         return Item(values, ConversationState(), root, self.missing())
 
@@ -126,6 +160,14 @@ class Batch(ABC):
         """What the members had to do without before."""
         lacks = (lack for member in self.places for lack in member.item.missing)
         return tuple(dict.fromkeys(lacks))
+
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the members that are left, in their order; of those that were batches, their members'."""
+        ids: dict[str, None] = {}
+        for member in self.members:
+            frame = member.item.frame
+            ids.update(dict.fromkeys(frame.root.inputs or (id_of(frame),)))
+        return tuple(ids)
 
     # -- as a fold ----------------------------------------------------------------------------------------------
 
@@ -151,6 +193,8 @@ class Batch(ABC):
     def conclude(self) -> list[Member]:
         """The members that are left, no longer held by the batch."""
         members, self.closed = list(self.members), True
+        if self.root is not None and members:
+            self.root.leave_with(members[-1])
         self.members.clear()
         for member in members:
             member.item.frame.inner = None

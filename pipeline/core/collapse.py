@@ -6,9 +6,8 @@ Its members are held, with their credits, until that record is taken, and end as
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import replace
 
-from pipeline.core.batches import Batch, Member, id_of, yielding
+from pipeline.core.batches import Batch, Member, yielding
 from pipeline.core.item import Frame, Item, Outcome
 from pipeline.core.record import Record, Status
 from pipeline.core.results import Delivery
@@ -33,10 +32,13 @@ class Collapse(Batch):
     def seal(self) -> Item:
         """The item that goes on; from now on its record is charged for what its members have used."""
         item = super().seal()
-        for member in self.places:
-            account = member.item.frame.account
-            item.frame.account.charge(account.usage, account.cost)
+        self._charge(item.frame)
         return item.output(self.label, item.value)
+
+    def _charge(self, frame: Frame) -> None:
+        """Charge `frame` for what the members have used; it is in its record only, also when one of them leaves."""
+        for member in self.members:
+            member.item.frame.account.hand_over(frame.account)
 
     def resolved(self, frame: Frame, outcome: Outcome) -> None:
         """What became of the batch has ended: its record goes to the results, unless it leaves none."""
@@ -46,13 +48,9 @@ class Collapse(Batch):
             self.no_more(frame)
             self.concluded(frame, outcome.status)
             return
-        record = replace(record_of(frame, outcome), inputs=self.ids())
-        frame.root.window.results.deliver(Delivery(frame, self, record))
+        self._charge(frame)  # for what was left behind upstream and has ended since
+        frame.root.window.results.deliver(Delivery(frame, self, record_of(frame, outcome)))
         self.no_more(frame)
-
-    def ids(self) -> tuple[str, ...]:
-        """The ids of the members that are left, in their order."""
-        return tuple(id_of(member.item.frame) for member in self.members)
 
     def delivered(self, frame: Frame, record: Record) -> None:
         """The consumer has taken the record."""
@@ -61,6 +59,8 @@ class Collapse(Batch):
     def no_more(self, frame: Frame) -> None:
         """Nothing of the batch is at work any more."""
         self.ended = True
+        if not frame.retired:
+            frame.retire()
         for member in tuple(self.members):
             yielding(member.item.frame).no_more(member.item.frame)
 
@@ -72,5 +72,6 @@ class Collapse(Batch):
 
 def _end(member: Member, status: Status) -> None:
     frame = member.item.frame
-    frame.retire()
+    if not frame.retired:
+        frame.retire()
     yielding(frame).concluded(frame, status)

@@ -49,7 +49,7 @@ class FlatGroup:
         self.window: Window = item.frame.root.window
         self.added = 0
         self.open: dict[Frame, None] = {}  #: children that have not ended
-        self.held: dict[Frame, None] = {}  #: children that were expanded themselves, until those records are taken
+        self.held: dict[Frame, None] = {}  #: children that became something else, until those records are taken
         self.undelivered = 0
         self.complete = False
         self.closed = False
@@ -125,6 +125,8 @@ class FlatGroup:
     def no_more(self, frame: Frame) -> None:
         """What a child became is not at work any more; it is held until its records are taken."""
         if not self.closed:
+            if not frame.retired:  # under `ordered` there can be many whose records wait
+                frame.retire()
             self.held[frame] = None
             self.undelivered += 1
             self.ended(frame)
@@ -140,8 +142,12 @@ class FlatGroup:
     def revoke(self) -> None:
         """The root ended early: no child leaves a record any more."""
         self.closed = True
-        for frame in (*self.open, *self.held):
+        for frame in tuple(self.open):
             frame.revoke()
+        for frame in tuple(self.held):
+            inner, frame.inner = frame.inner, None
+            if inner is not None:
+                inner.revoke()
         self.room.set()
         if self.pulling is not None:
             self.pulling.cancel()
@@ -163,5 +169,6 @@ class FlatGroup:
         if not self.undelivered:
             self.closed = True
             parent.inner = None
-            parent.retire()
+            if not parent.retired:
+                parent.retire()
             fold.concluded(parent, self.worst)

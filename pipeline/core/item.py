@@ -93,6 +93,26 @@ class Inner(Protocol):
         ...
 
 
+class Keeper(Protocol):
+    """Who counts what is left of an item: its root, or whoever has to know when nothing of it is left in one place."""
+
+    def grow(self) -> None:
+        """One more frame."""
+        ...
+
+    def shrink(self) -> None:
+        """One frame less."""
+        ...
+
+    def hold(self) -> None:
+        """Wait for something more that is no frame of the item."""
+        ...
+
+    def let_go(self) -> None:
+        """What was held for has ended."""
+        ...
+
+
 class Frame:
     """One member of one fan-out: where an item's life is accounted for.
 
@@ -102,7 +122,7 @@ class Frame:
     """
 
     __slots__ = (
-        "account", "group", "hops", "inner", "item", "names", "parent",
+        "account", "group", "hops", "inner", "item", "keeper", "names", "parent",
         "retired", "revoked", "root", "slot", "touched", "visitor",
     )  # fmt: skip
 
@@ -111,6 +131,7 @@ class Frame:
         self.slot = slot
         self.parent: Frame | None = parent
         self.root: Root = parent.root
+        self.keeper: Keeper = parent.keeper  #: the one of every frame below, too
         self.account: Account = parent.account
         self.names = parent.names if names is None else {**parent.names, **names}  #: `part`, `round` and the like
         self.revoked = False
@@ -120,7 +141,7 @@ class Frame:
         self.item: Item | None = None
         self.visitor: Visitor | None = None
         self.inner: Inner | None = None
-        self.root.grow()
+        self.keeper.grow()
 
     def touch(self) -> None:
         """Note the first visit, here and in every fold outside, so that their timeouts start to run."""
@@ -143,7 +164,7 @@ class Frame:
                 f"an item of root {self.root.id} was resolved twice, in {self.group.label or 'the run'!r}"
             )
         self.retired = True
-        self.root.shrink()
+        self.keeper.shrink()
 
     def drop(self) -> None:
         """Let go of a revoked item that was received; its sender may have ended it before, see `withdraw`."""

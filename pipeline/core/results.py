@@ -61,12 +61,18 @@ class Results:
         self._complete: set[int] = set()
         self._turn = 0
         self._wake: anyio.Event | None = None
-        self._burst = 0
+        self._burst = BURST  #: so that the first take goes the long way round, and notes that somebody reads
+        self._asked = False
         self.ended = False
         self._consumed = False
 
     def __len__(self) -> int:
         return len(self._ready) + sum(map(len, self._held.values()))
+
+    @property
+    def awaited(self) -> bool:
+        """It is not the consumer who is waited for: he waits for the next record, or has not come for the first."""
+        return self.ended or (not self._ready and (self._wake is not None or not self._asked))
 
     # -- the engine's side --------------------------------------------------------------------------------------
 
@@ -77,7 +83,7 @@ class Results:
     def deliver(self, delivery: Delivery) -> None:
         """Pass on any record; under `ordered` it waits until its root is complete and it is that root's turn."""
         if self.ordered:
-            self._held.setdefault(delivery.frame.root.index, []).append(delivery)
+            self._held.setdefault(place_of(delivery.frame)[0], []).append(delivery)
         else:
             self._ready.append(delivery)
             if self._wake is not None:
@@ -91,7 +97,7 @@ class Results:
         while self._turn in self._complete:
             self._complete.remove(self._turn)
             held = self._held.pop(self._turn, [])
-            self._ready.extend(sorted(held, key=_child_order) if len(held) > 1 else held)
+            self._ready.extend(sorted(held, key=_place) if len(held) > 1 else held)
             self._turn += 1
         if self._ready and self._wake is not None:
             self._wake.set()
@@ -109,6 +115,7 @@ class Results:
         self._burst += 1
         if self._burst >= BURST or not self._ready:
             self._burst = 0
+            self._asked = True
             await checkpoint()  # cheaper than an event, and often all that is needed for the next one to arrive
         while not self._ready:
             if self.ended:
@@ -136,11 +143,16 @@ class Results:
         return delivery.record
 
 
-def _child_order(delivery: Delivery) -> tuple[int, ...]:
-    """Children in the order in which they were made."""
+def place_of(frame: Frame) -> tuple[int, ...]:
+    """Where the record of an item stands in order: that of its root, then children in the order in which they were
+    made."""
     slots: list[int] = []
-    frame = delivery.frame
-    while frame.parent is not None:
-        slots.append(int(frame.slot))
-        frame = frame.parent
-    return tuple(reversed(slots))
+    step = frame
+    while step.parent is not None:
+        slots.append(int(step.slot))
+        step = step.parent
+    return (*frame.root.place, *reversed(slots))
+
+
+def _place(delivery: Delivery) -> tuple[int, ...]:
+    return place_of(delivery.frame)

@@ -31,6 +31,7 @@ class Root(Frame):
         self.slot = ""
         self.parent = None
         self.root = self
+        self.keeper = self
         self.names = window.names
         self.revoked = False
         self.retired = False
@@ -58,6 +59,16 @@ class Root(Frame):
             names["prompt"] = record.prompt
         return names
 
+    @property
+    def place(self) -> tuple[int, ...]:
+        """Where its records stand in the order of the input."""
+        return (self.index,)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The ids of the records that it was made of, if it was made of several."""
+        return ()
+
     def grow(self) -> None:
         """Count one more frame; the bound that the pipeline printed holds at every instant."""
         self.live += 1
@@ -72,6 +83,16 @@ class Root(Frame):
         """Count one frame less; the last one of a settled root gives the credit back."""
         self.live -= 1
         self.window.alive -= 1
+        if not self.live and self.settled:
+            self.window.release()
+
+    def hold(self) -> None:
+        """Keep the credit for something that is no frame of this root, until `let_go`."""
+        self.live += 1
+
+    def let_go(self) -> None:
+        """What the credit was kept for has ended."""
+        self.live -= 1
         if not self.live and self.settled:
             self.window.release()
 
@@ -111,6 +132,7 @@ def record_of(frame: Frame, outcome: Outcome) -> Record:
         frame.account.cost,
         root.record.fields or root.record.value,
         tuple(name for name, _ in missing),
+        inputs=root.inputs,
     )
 
 

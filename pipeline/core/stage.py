@@ -156,6 +156,7 @@ class Standing(NamedTuple):
     before: tuple[Stage, ...]  #: the stages upstream of it on the chain that it is part of
     max_in_flight: int
     ordered: bool
+    most: int  #: items that can be there at once
 
 
 @dataclass(frozen=True)

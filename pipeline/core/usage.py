@@ -77,6 +77,11 @@ class Account:
         if cost is not None:
             self.cost = cost if self.cost is None else self.cost + cost
 
+    def hand_over(self, to: Account) -> None:
+        """Let `to` have all of it, so that it is in one record only."""
+        to.charge(self.usage, self.cost)
+        self.usage, self.cost = NO_USAGE, None
+
 
 class SubAccount(Account):
     """What a part of a record's work has used, which the record is charged for too."""
