@@ -26,6 +26,7 @@ from pipeline.core.record import Status
 from pipeline.core.results import Results
 from pipeline.core.root import Root, first_item
 from pipeline.core.scope import Scope
+from pipeline.core.stall import StallClock
 from pipeline.core.statistics import Meter, Statistics, Tapped
 from pipeline.core.streams import Edge, Exit, hand_over
 from pipeline.core.threads import Threads
@@ -35,7 +36,9 @@ from pipeline.core.watchdog import Watchdog
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
+    from pipeline.core.composite import CompositeRun
     from pipeline.core.pipeline import Pipeline
+    from pipeline.core.workers import Workers
 
 DrainMode: TypeAlias = Literal["items", "calls"]
 
@@ -65,12 +68,14 @@ class Machine:
         self.meters: dict[str, Meter] = {}
         self.concurrency: dict[str, int] = {}  #: of stages that a host changed before they started
         self.joiners: list[Joiner] = []
+        self.crews: dict[str, Workers] = {}  #: of leaf stages, by name
+        self.composites: dict[str, CompositeRun] = {}
         self._names = tuple(stage.name for stage in walk(pipeline.stage))
         self.sleepers: set[CancelScope] = set()
         self.pulls = Pulls()
         self.at_drain: list[Callable[[], None]] = []  #: told when nothing more is taken in
-        self.threads: list[Threads] = []  #: of the stages that run functions in threads
-        self.taps: list[Tapped] = []
+        self.threads: dict[str, Threads] = {}  #: of the stages that run functions in threads
+        self.taps: dict[str, Tapped] = {}
         self.unwatched: dict[str, str] = {}  #: in debug mode, the type of what could not be copied, by stage
         self.calls_closed = False
         self.draining = False
@@ -117,6 +122,8 @@ class Machine:
                 async with create_task_group() as tg:
                     self._tasks = tg
                     tg.start_soon(self.run_deadlines)
+                    if self.pipeline.stall_timeout is not None:
+                        tg.start_soon(StallClock(self, self.pipeline.stall_timeout).run)
                     if intake:
                         tg.start_soon(self.run_intake)
                     if feed is not None:
@@ -281,11 +288,11 @@ class Machine:
             tuple(edge.statistics() for edge in self.edges),
             tuple(joiner.statistics() for joiner in self.joiners),
             len(self.results),
-            tuple(threads.statistics() for threads in self.threads),
+            tuple(self.threads[name].statistics() for name in self._names if name in self.threads),
             self.window.account.usage,
             self.window.account.cost,
             self.listener_errors,
-            tuple(tap.statistics() for tap in self.taps),
+            tuple(self.taps[name].statistics() for name in self._names if name in self.taps),
             dict(self.unwatched),
             () if self.watchdog is None else self.watchdog.statistics(),
         )

@@ -82,7 +82,7 @@ class Threads:
         self._units = CapacityLimiter(total)
         self._unlimited = CapacityLimiter(math.inf)  # the units are ours to count, see `_keep`
         self._calls: set[BlockingCall] = set()
-        machine.threads.append(self)
+        machine.threads[name] = self
 
     async def run(self, function: Callable[..., object], *args: object) -> object:
         """Call `function` in a thread and return what it returns, if that comes within the timeout, which does not
