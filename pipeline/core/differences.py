@@ -103,11 +103,11 @@ def _says_equal(before: Any, after: Any) -> bool | None:
     """What the `==` of a type of its own says; None if there is none, or it gives no clear answer."""
     if type(before).__eq__ is object.__eq__:
         return None
-    if before != before:  # not a number
-        return None if after != after else False
     try:
         same = before == after
-        return same if isinstance(same, bool) else bool(pickle.dumps(before) == pickle.dumps(after))
+        if not isinstance(same, bool):  # an array of answers
+            return pickle.dumps(before) == pickle.dumps(after)
+        return same or bool(before != before and after != after)  # not a number
     except Exception:
         return None
 
