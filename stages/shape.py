@@ -8,7 +8,7 @@ run on asyncio and on trio; its others, the concurrent and the timed ones, run o
 iterated is an object, so that whoever iterates closes it, in the same task.
 
 This is the one door of aiostream, and it is imported when a shape is first iterated. aiostream is licensed
-GPL-3.0-or-later, other than Penstock itself.
+GPL-3.0-or-later, Penstock itself Apache-2.0.
 """
 
 from __future__ import annotations
