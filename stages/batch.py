@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from pipeline.core.asking import ask
 from pipeline.core.batches import Batch, Member, share_out
@@ -198,6 +198,8 @@ class BatchStage(Composite):
     weight: Weight | None = None
     key: Key | None = None
     on_error: OnError | None = None
+
+    functions: ClassVar[tuple[str, ...]] = ("weight", "key")
 
     @property
     def feeds_back(self) -> bool:

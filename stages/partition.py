@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from pipeline.core.asking import ask
 from pipeline.core.composite import Composite, CompositeRun, member, rejoin
@@ -137,6 +137,8 @@ class PartitionStage(Composite):
     body: Stage
     key: Key
     on_error: OnError | None = None
+
+    functions: ClassVar[tuple[str, ...]] = ("key",)
 
     @property
     def feeds_back(self) -> bool:

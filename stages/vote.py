@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias, cast
+from typing import ClassVar, Literal, NamedTuple, TypeAlias, cast
 
 from pipeline.core.ballot import Count, Key, Votes
 from pipeline.core.composite import Composite, CompositeRun, member, rejoin
@@ -116,6 +116,8 @@ class VoteStage(Composite):
     timeout: float | None = None
     on_timeout: OnTimeout | None = None
     on_error: OnError | None = None
+
+    functions: ClassVar[tuple[str, ...]] = ("key",)
 
     @property
     def ballot(self) -> Ballot:

@@ -13,7 +13,7 @@ from pipeline import ConversationState, Item, LeafStage, Pipeline, Record, Skip,
 from pipeline.config.description import load_text
 from pipeline.core.agent import stage_of_agent
 from pipeline.core.stage import Stage
-from stages import agent, filter, flat_map, loop, map, parallel, quorum, route, scatter
+from stages import agent, batch, filter, flat_map, loop, map, parallel, partition_by, quorum, route, scatter
 from tests.engine.schedules import in_virtual_time
 from tests.stages.models import ScriptedModel
 
@@ -63,6 +63,10 @@ def spoils_input(value: Payload, visit: Visit) -> Payload:
 def spoils_item(value: Payload, visit: Visit) -> Payload:
     visit.item.state.outputs["given"]["list"].append(4)
     return value
+
+
+def key(value: Payload) -> str:
+    return str(spoils(value)["text"])
 
 
 def true(value: object) -> bool:
@@ -115,6 +119,8 @@ SPOILING: dict[str, tuple[Callable[[], Stage], str, str]] = {
     "generator": (lambda: scatter("dig", split=spoils_in_passing, each=same), "dig", f"value{DEEP}"),
     "async generator": (lambda: scatter("dig", split=spoils_in_passing_later, each=same), "dig", f"value{DEEP}"),
     "by": (lambda: route({"a": same}, by=lambda value: (spoils(value), "a")[1]), "route", f"value{DEEP}"),
+    "batch key": (lambda: batch(same, size=1, within=1.0, key=key, name="b"), "b", f"value{DEEP}"),
+    "partition key": (lambda: partition_by(key, same, name="p"), "p", f"value{DEEP}"),
     "until": (lambda: loop(same, name="again", until=lambda v: bool(spoils(v)), max_rounds=2), "again", f"value{DEEP}"),
 }  # fmt: skip
 
