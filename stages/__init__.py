@@ -5,7 +5,7 @@ from stages import agent, parallel, quorum
 research = parallel("views", a=agent(...), b=agent(...), join=quorum(1)) | agent("report", ...)
 """
 
-from pipeline.core.joins import first, quorum
+from pipeline.core.joins import first, majority, quorum
 from stages.agent import agent
 from stages.batch import batch
 from stages.flat_map import flat_map
@@ -17,8 +17,12 @@ from stages.parallel import parallel
 from stages.partition import partition_by
 from stages.route import route
 from stages.scatter import scatter
+from stages.shape import shape, to_aiostream
+from stages.shared import SharedState
+from stages.vote import vote
 
 __all__ = [
+    "SharedState",
     "agent",
     "as_model",
     "batch",
@@ -26,6 +30,7 @@ __all__ = [
     "first",
     "flat_map",
     "loop",
+    "majority",
     "map",
     "map_reduce",
     "parallel",
@@ -34,4 +39,7 @@ __all__ = [
     "resolve",
     "route",
     "scatter",
+    "shape",
+    "to_aiostream",
+    "vote",
 ]

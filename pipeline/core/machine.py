@@ -16,7 +16,7 @@ from anyio import BrokenResourceError, CancelScope, ClosedResourceError, create_
 
 from pipeline.core.admission import Settling, Window
 from pipeline.core.deadlines import Deadlines
-from pipeline.core.errors import Failure, InvariantError, RunStopped
+from pipeline.core.errors import Failure, InvariantError, PipelineError, RunStopped
 from pipeline.core.events import Event, Listener
 from pipeline.core.item import Outcome
 from pipeline.core.iteration import Pulls
@@ -105,11 +105,11 @@ class Machine:
                 self._resources.append((definition, await stack.enter_async_context(definition.open())))
 
     def opened(self, definition: Resource[object]) -> object:
-        """What was opened for `definition`."""
+        """What was opened for `definition`. Raises `PipelineError` for what no stage has named."""
         for known, resource in self._resources:
             if known == definition:
                 return resource
-        raise InvariantError(f"{definition!r} was not opened; a stage must name it among its resources()")
+        raise PipelineError(f"{definition!r} was not opened; a stage must name it among its resources()")
 
     # -- tasks --------------------------------------------------------------------------------------------------
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import cast
 
 import anyio
-import pytest
 
-from pipeline import ConversationState, InvariantError, Message, Pipeline, Record, Visit
+from pipeline import ConversationState, Message, Pipeline, Record, Visit
 from pipeline.core.ports import OpenModel, Resource
 from stages import agent, parallel
 from stages.models import SimulatedModel
@@ -115,8 +114,10 @@ async def test_a_model_that_it_does_not_name_among_its_resources_is_not_open() -
         async def process(self, prompt: str, state: ConversationState, visit: Visit) -> str:
             return (await visit.call(SOUND, [Message("user", prompt)])).text
 
-    with pytest.raises(InvariantError, match=r"was not opened; a stage must name it among its resources\(\)"):
-        await Pipeline(agent(Forgetful())).collect(["why?"])
+    (record,) = await Pipeline(agent(Forgetful())).collect(["why?"])
+    assert record.status == "failed"
+    assert record.error is not None
+    assert record.error.message.endswith("was not opened; a stage must name it among its resources()")
 
 
 def test_equal_agents_are_equal_stages() -> None:
