@@ -46,7 +46,7 @@ def _all(key: str, written: Mapping[str, object], takes: str, read: Callable[[ob
     for branch, value in written.items():
         taken = read(value)
         if taken is None:
-            text = f"{takes}, but branch {branch!r} wrote a {type(value).__name__} as {key!r}"
+            text = f"{takes}, got {type(value).__name__} for {key!r} from branch {branch!r}"
             raise ItemError(text, type="ReducerError")
         values.append(taken)
     return values

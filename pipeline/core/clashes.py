@@ -50,7 +50,8 @@ def clashes(stage: Stage) -> Iterator[Problem]:
             claim = Claim("a stage" if is_stage else "an output", written.name, way)
             option = None if is_stage else _option(written, name)
             before = taken.setdefault(name, [])
-            found = next((f for earlier in before if (f := _clash(name, earlier, claim)) is not None), None)
+            rivals = [earlier for earlier in before if _judged(name, earlier, claim)]
+            found = next((f for earlier in rivals if (f := _clash(name, earlier, claim)) is not None), None)
             if found is None and wired.count(name) > 1:
                 found = _taken("a stage", name)
             if found is not None:
@@ -59,6 +60,16 @@ def clashes(stage: Stage) -> Iterator[Problem]:
                 text = f"{claim.what} cannot be named {name!r}"
                 yield Problem(owner, option, text, f"templates use that name {_use(name)}")
             before.append(claim)
+
+
+def _judged(name: str, earlier: Claim, later: Claim) -> bool:
+    """Whether the two are to be compared. What an output is reduced to has been compared with what is outside."""
+    *outer, last = later.way or (None,)
+    if later.what != "an output" or last is None or name not in (last.shared or ()):
+        return True
+    depth = len(outer)
+    inside = list(earlier.way[:depth]) == outer and len(earlier.way) > depth
+    return inside and earlier.way[depth].composite == last.composite
 
 
 def _clash(name: str, earlier: Claim, later: Claim) -> tuple[str, str] | None:
