@@ -62,13 +62,13 @@ class StageStatistics:
 
 @dataclass(frozen=True, slots=True)
 class TapStatistics:
-    """One tap at one instant. What was seen and neither dropped nor failed was taken, or is waiting."""
+    """One tap at one instant. What was seen and neither dropped nor failed nor waits was taken."""
 
     name: str
     seen: int  #: payloads that passed
     dropped: int  #: those that its function was not given, or was not done with at the end
-    failed: int
-    waiting: int
+    failed: int  #: calls of it that raised
+    waiting: int  #: those that it will be given, the one that it has included
     error: str | None  #: what it raised last
 
 

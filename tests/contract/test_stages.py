@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import anyio
 import pytest
 
 from pipeline.core.agent import stage_of_agent
@@ -13,6 +14,7 @@ from pipeline.core.stage import Stage, as_stage
 from pipeline.core.state import ConversationState
 from pipeline.core.visit import Visit
 from stages import filter, map, parallel, route, scatter
+from stages.tap import tap
 from tests.contract.bench import Bench, Script
 from tests.engine.schedules import run_in
 
@@ -36,6 +38,18 @@ def lending(script: Script) -> Stage:
             return await script(value)
 
     return map(lends)
+
+
+def timed(script: Script) -> Stage:
+    return map(script, name="timed", timeout=1000)
+
+
+def tapped(script: Script) -> Stage:
+    async def looks(value: object) -> None:
+        await anyio.sleep(0.1)
+        raise ValueError("nobody hears of it")
+
+    return tap(looks) | mapping(script)
 
 
 def filtering(script: Script) -> Stage:
@@ -116,7 +130,7 @@ STAGES: dict[str, Make] = {
     make.__name__: make
     for make in (
         mapping, with_visit, lending, filtering, agent, own, chain, branches, race, cases, asked, children, splitting,
-        gathered, nested
+        gathered, nested, timed, tapped
     )
 }  # fmt: skip
 
