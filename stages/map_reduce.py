@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import anyio
 
 from pipeline.core.composite import Composite, CompositeRun, rejoin
 from pipeline.core.decisions import decision_problems, whole
-from pipeline.core.errors import Failure, ItemError, Problem, is_bug
+from pipeline.core.errors import ItemError, Problem, is_bug
 from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Frame, Item, Missing, Outcome
 from pipeline.core.iteration import each_of, resolved
@@ -36,11 +36,12 @@ class Folding(Group):
     """The parts of one item. What can change beyond a group's: `total`, what is folded in so far; `folded`, how many
     parts that are; `added`; `lacks`."""
 
-    __slots__ = ("added", "folded", "lacks", "stage", "total")
+    __slots__ = ("added", "folded", "lacks", "run", "stage", "total")
 
     def __init__(self, stage: MapReduceStage, run: CompositeRun, item: Item) -> None:
         super().__init__(run.joiner, item)
         self.stage = stage
+        self.run = run
         self.total: object = deepcopy(stage.initial)
         self.added = 0
         self.folded = 0
@@ -66,7 +67,7 @@ class Folding(Group):
         except Exception as error:
             if is_bug(error):
                 raise
-            self.fail(Failure.of(error, self.stage.name))
+            self.run.fail(self.item, error)
 
     def _fold(self) -> None:
         """Fold in what has ended, up to the first part that has not; one that failed stays, to end the group."""
@@ -91,6 +92,8 @@ class MapReduceStage(Composite):
     max_open: int = 64
     max_children: int = 100_000
     on_error: OnError | None = None
+
+    functions: ClassVar[tuple[str, ...]] = ("split",)  # what `reduce` changes is its own
 
     def bodies(self) -> Mapping[str, Body]:
         most = whole(self.max_children)

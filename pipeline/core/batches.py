@@ -132,7 +132,8 @@ class Batch(ABC):
         self.closed = True
         self.emptied()
         if self.root is not None:
-            share_out(self.root.account, [member.item.frame.account])
+            if not self.untaken:
+                share_out(self.root.account, [member.item.frame.account])
             self.root.revoke()
             self.root.leave_with(member)
         if self.scope is not None:
