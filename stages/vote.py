@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, TypeAlias, cast
 
-from pipeline.core.ballot import Count, Key, Votes
+from pipeline.core.ballot import Count, Key, Votes, key_problems
 from pipeline.core.composite import Composite, CompositeRun, member, rejoin
+from pipeline.core.decisions import whole
 from pipeline.core.errors import DefinitionError, ItemError, Problem
 from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Item
@@ -131,7 +132,8 @@ class VoteStage(Composite):
     def bodies(self) -> Mapping[str, Body]:
         if self.samples is None:
             return {label: Body(stage) for label, stage in self.branches}
-        return {label: Body(stage, frozenset({"sample"}), self.samples) for label, stage in self.branches}
+        names, copies = frozenset({"sample"}), whole(self.samples)
+        return {label: Body(stage, names, copies, role="sample") for label, stage in self.branches}
 
     def rules(self) -> Rules:
         return Rules(Join("custom", 0, self.ballot), self.timeout, self.on_timeout)
@@ -161,9 +163,7 @@ class VoteStage(Composite):
         yield from self._needed_problems()
         if self.on_tie not in (None, "first", "fail"):
             yield Problem(self.name, "on_tie", f"must be first or fail, got {self.on_tie!r}")
-        if isinstance(self.key, Expression):
-            for name in sorted(self.key.names - {"answer"}):
-                yield Problem(self.name, "key", f"uses {name!r}; available here: answer", suggestion(name, ["answer"]))
+        yield from key_problems(self.name, "key", self.key)
         yield from join_problems(self.name, Join("custom", 0, self.ballot), self.most, self.timeout, self.on_timeout)
 
     def _needed_problems(self) -> Iterator[Problem]:

@@ -6,13 +6,15 @@ around them only, and other values that are the same JSON.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from pipeline.core.codec import canonical
-from pipeline.core.errors import ItemError
+from pipeline.core.decisions import decision_problems
+from pipeline.core.errors import ItemError, Problem
 from pipeline.core.members import Members, Verdict
+from pipeline.core.names import suggestion
 from pipeline.core.templates import Expression
 
 #: What is compared of an answer: a function of it, or an expression over the name `answer`.
@@ -83,6 +85,15 @@ def answer_key(value: object, key: Key | None = None) -> str:
         return value.strip().casefold() if isinstance(value, str) else canonical(value).decode()
     compared = key.evaluate({"answer": value}) if isinstance(key, Expression) else key(value)
     return compared if isinstance(compared, str) else canonical(compared).decode()
+
+
+def key_problems(stage: str, option: str, key: Key | None) -> Iterator[Problem]:
+    """What is wrong with a key of answers."""
+    if isinstance(key, Expression):
+        for name in sorted(key.names - {"answer"}):
+            yield Problem(stage, option, f"uses {name!r}; available here: answer", suggestion(name, ["answer"]))
+    elif key is not None:
+        yield from decision_problems(stage, option, key, at_once=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
-from pipeline.core.ballot import Key, Majority
+from pipeline.core.ballot import Key, Majority, key_problems
 from pipeline.core.errors import ItemError, Problem, is_bug
 from pipeline.core.members import VERDICTS, JoinFunction, Members, Verdict
 from pipeline.core.templates import Expression
@@ -173,6 +173,8 @@ def join_problems(
     stage: str, join: Join, most: int, timeout: float | None, on_timeout: OnTimeout | None
 ) -> Iterator[Problem]:
     """What is wrong with the join of a composite that has `most` members."""
+    if isinstance(join.function, Majority):
+        yield from key_problems(stage, "join", join.function.key)
     if join.k > most:
         yield Problem(stage, "join", f"{join} cannot be reached with {most} members", f"at most {most}")
     if timeout is not None and not timeout > 0:

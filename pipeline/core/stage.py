@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 ErrorAction: TypeAlias = Literal["dead_letter", "skip", "fail"]
 OnError: TypeAlias = ErrorAction | Callable[[Failure], ErrorAction]
 
-#: what goes into a body: the item itself, a part of it, all its outputs, a round of it, several items, one of a line
-Role: TypeAlias = Literal["branch", "part", "gather", "round", "batch", "line"]
+#: what goes into a body: the item itself, also several times, a part of it, all its outputs, a round of it, several
+#: items, one of a line
+Role: TypeAlias = Literal["branch", "sample", "part", "gather", "round", "batch", "line"]
 
 ERROR_ACTIONS: tuple[ErrorAction, ...] = ("dead_letter", "skip", "fail")
 

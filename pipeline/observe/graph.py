@@ -19,6 +19,7 @@ from pipeline.core.stage import Body, Role, Stage
 _ARROW = " ─▶ "
 
 _WORDS: Mapping[Role, str] = {
+    "sample": "each sample",
     "part": "each part",
     "round": "each round",
     "batch": "several items at once",
@@ -67,7 +68,7 @@ def _drawn(stage: Stage) -> Block:
         return _beside(Block((stage.name,)), _fork([(label, _body(body)) for label, body in bodies.items()]), " ")
     if only.role == "gather":  # it stands after what it gathers
         return _body(only)
-    mark = f" ≤{only.copies}" if only.copies > 1 else ""
+    mark = f" {'×' if only.role == 'sample' else '≤'}{only.copies}" if only.copies > 1 else ""
     again = " ↻" if only.role == "round" else ""
     inner = _beside(Block((f"{stage.name}{mark}{again} ═╡",)), _body(only), " ")
     return _beside(inner, Block(("╞═",)), " ")

@@ -10,11 +10,13 @@ import pytest
 from pipeline.core.agent import stage_of_agent
 from pipeline.core.item import Outcome
 from pipeline.core.leaf import LeafStage
+from pipeline.core.members import Members, Verdict
 from pipeline.core.stage import Stage, as_stage
 from pipeline.core.state import ConversationState
 from pipeline.core.visit import Visit
 from stages import filter, map, parallel, route, scatter
 from stages.tap import tap
+from stages.vote import vote
 from tests.contract.bench import Bench, Script
 from tests.engine.schedules import run_in
 
@@ -83,6 +85,22 @@ def race(script: Script) -> Stage:
     return parallel("race", join="any", a=mapping(script, "a"), b=mapping(script, "b"))
 
 
+def decided(script: Script) -> Stage:
+    return parallel("decided", join=enough, a=mapping(script, "a"), b=mapping(script, "b"))
+
+
+def enough(members: Members) -> Verdict | None:
+    return "ok" if members.values else "failed" if members.done else None
+
+
+def voting(script: Script) -> Stage:
+    return vote("vote", a=mapping(script, "a"), b=mapping(script, "b"), c=mapping(script, "c"))
+
+
+def sampled(script: Script) -> Stage:
+    return vote("vote", mapping(script, "a") | mapping(script, "b"), samples=3, needed="plurality")
+
+
 def cases(script: Script) -> Stage:
     async def by(value: object) -> str:
         return "a"
@@ -130,12 +148,15 @@ STAGES: dict[str, Make] = {
     make.__name__: make
     for make in (
         mapping, with_visit, lending, filtering, agent, own, chain, branches, race, cases, asked, children, splitting,
-        gathered, nested, timed, tapped
+        gathered, nested, timed, tapped, decided, voting, sampled
     )
 }  # fmt: skip
 
 #: stages whose join counts a member that was skipped as finished, so that the item goes on
 JOINED = {"branches", "children", "nested"}
+
+#: stages whose join needs an output of some member, so that the item fails when each was skipped
+NEEDY = {"race", "decided", "voting", "sampled"}
 
 
 @pytest.fixture(params=STAGES)
@@ -196,7 +217,7 @@ def test_a_skipped_item_ends_as_skipped_unless_a_join_counts_it_as_finished(
         if name in JOINED:
             assert len(items) == 1
         else:
-            assert bench.outcomes == {0: ["failed" if name == "race" else "skipped"]}
+            assert bench.outcomes == {0: ["failed" if name in NEEDY else "skipped"]}
         bench.settle(items)
         bench.assert_clean()
 
