@@ -83,8 +83,10 @@ def descriptors() -> int:
 
 
 def only_counted_threads_are_left(host: Host) -> None:
-    """Blocking calls that were abandoned are out until the gate is opened; the run has counted each."""
-    out = host.machine.statistics().threads
+    """Blocking calls that were abandoned are out until the gate is opened; the run has counted each by its stage."""
+    blocking = host.machine.statistics().blocking
+    assert all(stage.stage == "blocks" and stage.running == stage.abandoned for stage in blocking)
+    out = sum(stage.abandoned for stage in blocking)
     for _ in range(5000):
         if host.code.inside == out:  # a thread that was started may not have come to its function yet
             return
@@ -231,7 +233,7 @@ async def cancel_the_task_that_reads(host: Host, steps: Steps) -> None:
 async def cancel_a_submitter(host: Host, steps: Steps) -> None:
     async def ask(run: Run, value: object) -> None:
         with anyio.CancelScope() as scope:
-            if value == host.topology.asks[0]:
+            if value == host.topology.asks[-1]:
                 steps.arm(scope.cancel)
             await host.ask(run, value)
 
@@ -242,7 +244,7 @@ async def cancel_a_submitter(host: Host, steps: Steps) -> None:
 async def cancel_a_task_that_submits(host: Host, steps: Steps) -> None:
     async def ask(run: Run, value: object) -> None:
         task = asyncio.ensure_future(host.ask(run, value))
-        if value == host.topology.asks[0]:
+        if value == host.topology.asks[-1]:
             steps.arm(task.cancel)
         await asyncio.wait([task])
 

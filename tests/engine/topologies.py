@@ -19,12 +19,18 @@ from pipeline.core.pipeline import Pipeline
 from pipeline.core.record import Record
 from pipeline.core.run import Run
 from pipeline.core.stage import Stage
-from stages import agent, batch, flat_map, loop, map, map_reduce, parallel, partition_by, resolve, route, scatter
+from stages import agent, batch, flat_map, loop, map, map_reduce, parallel, partition_by, resolve, route, scatter, vote
+from stages.tap import tap
 from tests.engine.usercode import Code, Fuse
 
 
 def line(code: Code) -> Stage:
     return code.stage(code.slow, "slow", 2) | code.plain("a") | code.plain("b") | code.stage(code.lends, "lends", 2)
+
+
+def busy(code: Code) -> Stage:
+    """One slot, so that visits wait to have theirs again, and the source and others wait to come in."""
+    return code.stage(code.lends, "lends") | code.stage(code.slow, "slow")
 
 
 def nested(code: Code) -> Stage:
@@ -89,6 +95,15 @@ def reduced(code: Code) -> Stage:
     return total | code.plain("end")
 
 
+def voted(code: Code) -> Stage:
+    voters = {"a": code.stage(code.slow, "a", 2), "b": code.stage(code.late_first, "b", 2), "c": code.plain("c")}
+    return (
+        vote("best", branches=voters, needed="plurality", on_tie="first")
+        | tap(code.looks_on, buffer=1)
+        | code.stage(code.slow, "after")
+    )
+
+
 def ill_mannered(code: Code) -> Stage:
     """Members that do not leave as they should when their group is closed."""
     racers = {name: code.stage(function, name) for name, function in (("rude", code.rude), ("deaf", code.deaf))}
@@ -123,6 +138,7 @@ class Topology:
 
 TOPOLOGIES: dict[str, Topology] = {
     "line": Topology(line, arriving=True),
+    "busy entrance": Topology(busy, buffer_size=0, asks=(7, 8)),
     "nested": Topology(nested, values=(0, 1), buffer_size=0, ordered=True),
     "fanned": Topology(fanned, buffer_size=0),
     "raced": Topology(raced, max_in_flight=3),
@@ -137,8 +153,9 @@ TOPOLOGIES: dict[str, Topology] = {
     "batch": Topology(bracketed, max_in_flight=3, harmed=3),
     "collapsing batch": Topology(collapsed, max_in_flight=3, harmed=3, joined=False),
     "map_reduce": Topology(reduced, values=(2, 3), buffer_size=0),
+    "vote and tap": Topology(voted, values=(0, 1), buffer_size=0),
     "ill-mannered code": Topology(ill_mannered, values=(0, 1), buffer_size=0),
-    "model calls": Topology(asking, values=("p", "q"), asks=("r",), max_in_flight=3),
+    "model calls": Topology(asking, values=("p",), asks=("q",)),
     "into a sink": Topology(line, arriving=True, to_sink=True),
 }
 

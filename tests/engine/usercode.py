@@ -109,13 +109,17 @@ class Code:
     async def lends(self, value: object, visit: Visit) -> object:
         async with visit.without_slot():
             await self.pause("lends", 1)
-        self.fuse("lends")
+        await self.pause("lends", 0.5)
         return value
 
     async def together(self, values: list[object]) -> list[object]:
         """For the body of a batch."""
         await self.pause("together", 1)
         return values
+
+    async def looks_on(self, value: object) -> None:
+        """For a tap."""
+        await self.pause("tap", 0.75)
 
     def blocks(self, value: object) -> object:
         """Is called in a thread."""
