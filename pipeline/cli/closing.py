@@ -71,6 +71,15 @@ def _listed(counts: Counter[str], what: str) -> str:
     return f"{listed}, and {more} more {what}" if more > 0 else listed
 
 
+def abandoned(now: Statistics) -> list[str]:
+    """The blocking calls that nobody waits for any more and that have not returned, a line a stage."""
+    return [
+        f"abandoned: {stage.running} blocking {'call' if stage.running == 1 else 'calls'} of {stage.stage!r}"
+        for stage in now.blocking
+        if stage.running
+    ]
+
+
 def closing(verb: str, now: Statistics, seconds: float) -> str:
     """The last line: counts, time, tokens and money."""
     settled = [f"{count:,} {status}" for status, count in now.window.settled.items() if count]

@@ -9,8 +9,8 @@ are not to be seen from its documentation:
 
 - one whose start is cancelled is left behind, so starting is a step of its own that no cancellation reaches;
 - one that gets the Ctrl-C of its terminal while it is idle answers the next request with it, and every later one with
-  the answer to the request before; so they ignore signals, which are the run's to obey, and each answer names its
-  request;
+  the answer to the request before; so they ignore signals, which are the run's to obey, each answer names its request,
+  and one that answers another is killed;
 - what a function raises is raised here as it is, so `sys.exit` would end the run: everything is told as data instead;
 - it imports the main module, whose `anyio.run` would start the same run once more, and so on.
 """
@@ -24,20 +24,44 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, cast
 
-from anyio import BrokenWorkerProcess, CapacityLimiter, move_on_after, to_process
+from anyio import (
+    BrokenResourceError,
+    BrokenWorkerProcess,
+    CapacityLimiter,
+    EndOfStream,
+    IncompleteRead,
+    move_on_after,
+    to_process,
+)
 from anyio.abc import Process
 from anyio.lowlevel import RunVar
 
 from pipeline.core.errors import DefinitionError, ItemError, Problem
 from pipeline.core.time_limit import within
+from pipeline.core.worker_process import Answer, perform
 
 if TYPE_CHECKING:
     from pipeline.core.machine import Machine
 
 #: seconds that a process may take to start and to import the main module
 START_SECONDS = 60.0
+
+#: one that was interrupted takes three: it is heard of, then told from its answer, then found dead
+START_TRIES = 5
+
+#: what a process leaves behind that was interrupted, not one that cannot start
+_PASSING = (
+    BrokenWorkerProcess,
+    EndOfStream,
+    IncompleteRead,
+    BrokenResourceError,
+    ProcessLookupError,
+    TimeoutError,
+    KeyboardInterrupt,
+)
 
 #: calls that are out or have a process started for them; virtual time does not jump meanwhile
 PROCESSES_OUT: RunVar[int] = RunVar("penstock_processes_out", 0)
@@ -51,15 +75,12 @@ class WorkerNotStarted(ItemError):
     stops_run = True
 
 
-class Answer(NamedTuple):
-    """What comes back from a process."""
+class Lost(Exception):
+    """A process did not answer, or answered something else; says why. `lasting`: so would the next one."""
 
-    request: bytes  #: its mark
-    result: bytes | None  #: pickled
-    error: bytes | None = None  #: pickled, if it can be
-    kind: str = ""  #: the type of the error
-    message: str = ""
-    trace: str = ""
+    def __init__(self, why: str, *, lasting: bool = False) -> None:
+        super().__init__(why)
+        self.lasting = lasting
 
 
 class Processes:
@@ -117,33 +138,54 @@ class Processes:
             self._ready -= 1
         else:
             await self._start()
-        mark = os.urandom(8)
-        asked = to_process.run_sync(perform, mark, request, cancellable=True, limiter=self._unlimited)
         try:
-            answer = await within(self._timeout, self.name, asked)
-        except BrokenWorkerProcess as error:
+            answer = await within(self._timeout, self.name, self._exchange(request))
+        except Lost as error:
             text = (
                 f"a worker process of stage {self.name!r} ended while it worked on this item (killed, out of memory, "
                 "crashed or left by os._exit), or the function wrote to file descriptor 1"
             )
             raise ItemError(text, type="WorkerDied") from error
-        if answer.request != mark:
-            raise ItemError(f"a worker process of stage {self.name!r} answered another request", type="WorkerDied")
         self._ready += 1
         return answer
 
     async def _start(self) -> None:
-        """Have one more process ready. Shielded, because one whose start is cancelled would be left behind. A second
-        try, because a signal to all of the terminal may have ended the first before it could ignore it."""
+        """Have one more process ready. Shielded, because one whose start is cancelled would be left behind; tried more
+        than once, because a signal to all of the terminal may come before it is ignored."""
         why = f"not within {START_SECONDS:g} s"
-        for _ in range(2):
-            with move_on_after(START_SECONDS, shield=True):
+        with move_on_after(START_SECONDS, shield=True):
+            for _ in range(START_TRIES):
                 try:
-                    return await to_process.run_sync(prepare, cancellable=True, limiter=self._unlimited)
-                except BrokenWorkerProcess as error:
-                    why = _said(error.__cause__ or error)
-                    await _close_left(error)
+                    await self._exchange(None)
+                    return
+                except Lost as error:
+                    why = str(error)
+                    if error.lasting:
+                        break
         raise WorkerNotStarted(f"a worker process of stage {self.name!r} did not start: {why}")
+
+    async def _exchange(self, request: bytes | None) -> Answer:
+        """Send one request and receive its answer. Raises `Lost`."""
+        mark = os.urandom(8)
+        try:
+            answer = cast(
+                object,  # of whichever request
+                await to_process.run_sync(perform, mark, request, cancellable=True, limiter=self._unlimited),
+            )
+        except (BrokenWorkerProcess, ProcessLookupError) as error:
+            await _close_left(error)
+            cause = error.__cause__ or error
+            raise Lost(_said(cause), lasting=not isinstance(cause, _PASSING)) from None
+        except KeyboardInterrupt as error:
+            if not _is_told(error):
+                raise
+            raise Lost("it was interrupted") from None
+        if isinstance(answer, Answer) and answer.mark == mark:
+            return answer
+        if isinstance(answer, Answer):
+            with suppress(ProcessLookupError):
+                os.kill(answer.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        raise Lost("it answered another request")
 
     def _read(self, answer: Answer) -> object:
         if answer.result is not None:
@@ -177,8 +219,14 @@ def cpu_problem(stage: str, function: object) -> Problem | None:
     return None if why is None else Problem(stage, "cpu", f"its function {why}", _BY_NAME)
 
 
-async def _close_left(error: BrokenWorkerProcess) -> None:
-    """Close the process that could not be made ready. It was killed and left open, and would complain when the loop is
+def _is_told(error: BaseException) -> bool:
+    """Whether `error` was raised in a worker process, and is only told here."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return frames[-1].f_code.co_name == "send_raw_command"
+
+
+async def _close_left(error: BaseException) -> None:
+    """Close a process that could not be made ready. It was killed and left open, and would complain when the loop is
     closed; only the frames of the error know it."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         process = frame.f_locals.get("process")
@@ -196,33 +244,3 @@ def _brought(pickled: bytes | None) -> Exception | None:
 
 def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-# -- in the worker process ------------------------------------------------------------------------------------------
-
-
-def prepare() -> None:
-    """Leave signals to the run, which ends its processes itself, and let nothing wait for a reader of stderr: anyio
-    opens a pipe for it that nobody reads."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
-
-
-def perform(mark: bytes, request: bytes) -> Answer:
-    """Make the call of `request` and tell how it ended, whatever it does."""
-    try:
-        function, args = pickle.loads(request)
-        return Answer(mark, pickle.dumps(function(*args), pickle.HIGHEST_PROTOCOL))
-    except BaseException as error:
-        return Answer(mark, None, _pickled(error), type(error).__name__, str(error), traceback.format_exc())
-
-
-def _pickled(error: BaseException) -> bytes | None:
-    try:
-        return pickle.dumps(error, pickle.HIGHEST_PROTOCOL)
-    except Exception:
-        return None

@@ -69,6 +69,7 @@ def test_a_call_that_blocks_does_not_keep_the_command_alive(tmp_path: Path) -> N
         running.signal(signal.SIGTERM)
         assert running.wait() == 143
         running.hear("not finished within 0 s")
+        running.hear("abandoned: 1 blocking call of 'stay'")
 
 
 def test_an_interrupt_with_nothing_left_to_do_changes_no_code(hanging: Path) -> None:

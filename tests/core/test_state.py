@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
+from collections.abc import Callable
 
 import pytest
 
@@ -50,3 +53,15 @@ def test_outputs_of_very_long_chains_are_read_without_recursion() -> None:
     for number in range(50_000):
         outputs = outputs.add(str(number % 7), number)
     assert len(outputs) == 7
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda outputs: pickle.loads(pickle.dumps(outputs))])
+def test_outputs_of_very_long_chains_are_copied_without_recursion(copied: Callable[[Outputs], Outputs]) -> None:
+    inner = [1]
+    outputs = Outputs().add("inner", inner)
+    for number in range(5_000):
+        outputs = outputs.add(str(number), number)
+    other = copied(outputs)
+    assert other == outputs
+    assert other["inner"] is not inner
+    assert list(other.add("last", 1))[-1] == "last"

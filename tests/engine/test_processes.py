@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import anyio.to_process
 import pytest
 
 from pipeline import ConversationState, DefinitionError, Pipeline, Record, Visit
@@ -158,6 +159,18 @@ async def test_a_run_that_is_left_while_a_process_starts_leaves_none_behind() ->
         while not any(stage.slots.borrowed for stage in run.statistics().stages):
             await anyio.lowlevel.checkpoint()
     assert run.statistics().window.settled["cancelled"] == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+async def test_a_process_that_answers_another_request_is_not_believed_and_killed() -> None:
+    """As one does that was interrupted while it was idle: here one that the host had started for itself."""
+    other = await anyio.to_process.run_sync(os.getpid)
+    os.kill(other, signal.SIGINT)
+    await anyio.sleep(0.05)
+    records = await Pipeline(map(computing.where, cpu=True, concurrency=1)).collect(["x", "y"])
+    assert [record.status for record in records] == ["ok", "ok"]
+    assert other not in {record.output for record in records}
+    await until(lambda: not alive(other))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")

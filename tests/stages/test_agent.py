@@ -224,3 +224,15 @@ def test_the_bound_on_calls_knows_the_limit_that_agents_of_one_model_share() -> 
     shared, free = resolve("sim/default", max_concurrency=3), resolve("sim/echo")
     pipe = Pipeline(agent("a", model=shared) | agent("b", model=shared) | agent("c", model=free, concurrency=5) | greet)
     assert pipe.bounds.calls == 3 + 5 + 16
+
+
+def test_where_an_agent_runs_and_how_long_is_for_those_that_answer_by_themselves() -> None:
+    with pytest.raises(DefinitionError) as caught:
+        agent("a", model=ScriptedModel(), cpu=True)
+    assert str(caught.value) == "stage 'a', cpu: is for agents that compute; this one asks a model (leave it out)"
+    with pytest.raises(DefinitionError) as caught:
+        agent("a", model=ScriptedModel(), timeout=30)
+    assert str(caught.value) == (
+        "stage 'a', timeout: is for agents that answer by themselves; this one asks a model, whose attempts have a time"
+        " each (set it there, as resolve('provider/model', timeout=30); item_timeout is for all attempts)"
+    )
