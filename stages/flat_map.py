@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 import anyio
 from anyio import BrokenResourceError, EndOfStream
 
-from pipeline.core.errors import Failure, InvariantError, Problem
+from pipeline.core.errors import CallsClosed, InvariantError, Problem, Skip
 from pipeline.core.flat import FlatGroup
 from pipeline.core.item import Item, Outcome
 from pipeline.core.iteration import Pulls, each_of, resolved
@@ -93,11 +93,22 @@ class FlatMapStage(Stage):
                 group.fail(Outcome("cancelled", item))
                 return
             except Exception as error:
-                meter.failed += 1
-                group.fail(Outcome("failed", item, Failure.of(error, self.name)))
+                self._failed(group, error, scope)
             except BaseException:
                 group.fail(Outcome("cancelled", item))
                 raise
+
+    def _failed(self, group: FlatGroup, error: Exception, scope: Scope) -> None:
+        """The fan-out itself failed: the children that are out stay, and one more says what is wrong."""
+        if group.closed:
+            return
+        meter, item = scope.machine.meters[self.name], group.item
+        if isinstance(error, Skip):
+            meter.skipped += 1
+        elif not isinstance(error, CallsClosed):
+            meter.failed += 1
+        scope.fail(Item(item.value, item.state, group.add(), item.missing), error, self.name, None)
+        group.finish_adding()
 
     async def _expand(self, group: FlatGroup, outbox: Outbox, pulls: Pulls) -> int:
         """Send the children out, and return how many there were."""

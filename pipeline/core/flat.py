@@ -84,7 +84,7 @@ class FlatGroup:
             self._advance(ended=True)
 
     def fail(self, outcome: Outcome) -> None:
-        """The fan-out itself failed: the children out stay, and one more record says what is wrong."""
+        """The fan-out was cut short: the children that are out stay."""
         if not self.closed:
             self.resolved(self._retired(), outcome)
             self.finish_adding()

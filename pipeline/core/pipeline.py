@@ -73,6 +73,11 @@ class Pipeline:
         names = " | ".join(stage.name for stage in fuse(self.stage.parts()))
         return f"{names}: {self.bounds}"
 
+    @property
+    def against_submit(self) -> str | None:
+        """Why a run takes no submitted records; None if it does."""
+        return next((why for stage in self.stage.parts() if (why := stage.against_submit)), None)
+
     def resources(self) -> tuple[Resource[object], ...]:
         """What a run opens before it starts, equal definitions once each."""
         return tuple(resource for stage in walk(self.stage) for resource in stage.resources())
@@ -88,7 +93,9 @@ class Pipeline:
         Leaving the block early aborts the run: everything in flight is cancelled and closed before the block is left.
         Raises `RunStopped` at the end when the run ended by a rule of its own, and what the source or a sink raised.
         """
-        async with self._execution(source, intake=True, listener=on_event) as run:
+        # the input of a run that takes submits never ends, and what waits for its end would wait for ever
+        intake = source is None or self.against_submit is None
+        async with self._execution(source, intake=intake, listener=on_event) as run:
             yield run
 
     async def run(

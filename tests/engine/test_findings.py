@@ -15,10 +15,12 @@ from pipeline import (
     PipelineError,
     Record,
     RunStopped,
+    Skip,
     SourceError,
     Usage,
     Visit,
 )
+from pipeline.core.stage import Stage
 from pipeline.core.virtual import virtual
 from stages import agent, batch, flat_map, map, parallel, partition_by, quorum, route, scatter
 from tests.stages.models import ScriptedModel
@@ -328,8 +330,6 @@ async def test_a_generator_that_is_left_early_is_closed() -> None:
 
 
 async def test_skips_are_not_counted_as_failures() -> None:
-    from pipeline import Skip
-
     def leave(value: object) -> object:
         raise Skip
 
@@ -370,3 +370,41 @@ def test_a_key_or_weight_that_never_comes_costs_its_item_and_no_other(backend: s
         return [(record.status, record.error and record.error.stage) for record in records]
 
     assert anyio.run(main, **virtual(backend))[0] == ("failed", stage(ask).name)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("stage", [batch(size=3, within=None), batch(map(list, name="body"), size=3, within=None)])
+@BACKENDS
+def test_the_last_batch_of_an_open_run_goes_when_the_source_has_ended(backend: str, stage: Stage) -> None:
+    async def main() -> list[str]:
+        async with Pipeline(stage).open([1, 2, 3, 4]) as run:
+            return [record.status async for record in run.results]
+
+    assert set(anyio.run(main, **virtual(backend))) == {"ok"}
+
+
+@BACKENDS
+def test_the_pipeline_s_policy_is_for_flat_maps_too_and_a_skip_is_a_skip(backend: str) -> None:
+    def expand(value: str) -> Iterator[str]:
+        yield from value
+        if value == "ab":
+            raise ValueError("boom")
+        if value == "cd":
+            raise Skip
+
+    async def main() -> tuple[list[str], tuple[int, int]]:
+        pipe = Pipeline(flat_map(expand), on_error="skip", ordered=True)
+        async with pipe.open(["ab", "cd"]) as run:
+            ids = [record.id async for record in run.results]
+        (stage,) = run.statistics().stages
+        return ids, (stage.failed, stage.skipped)
+
+    assert anyio.run(main, **virtual(backend)) == (["0#0", "0#1", "1#0", "1#1"], (1, 1))
+
+
+@BACKENDS
+def test_a_flat_map_that_fails_can_end_the_run(backend: str) -> None:
+    async def main() -> None:
+        await Pipeline(flat_map(len), on_error="fail").collect(["ab"])
+
+    with pytest.raises(RunStopped, match="stage 'len'"):
+        anyio.run(main, **virtual(backend))
