@@ -15,7 +15,7 @@ from pipeline.core.composite import Composite, CompositeRun, member, rejoin
 from pipeline.core.decisions import decision_problems
 from pipeline.core.errors import ItemError, Problem
 from pipeline.core.groups import Group, Joined
-from pipeline.core.item import Item, Keeper
+from pipeline.core.item import Frame, Item, Keeper
 from pipeline.core.names import Fields
 from pipeline.core.stage import Body, OnError, Stage, Template, as_stage
 from pipeline.core.streams import Inbox, Outbox
@@ -88,6 +88,13 @@ class Keyed(Group):
         """The body is done with the item."""
         self.lines.next_after(self)
 
+    def waits_for(self) -> tuple[str, Frame] | None:
+        """What parks this item, for `Run.wait_chain`: the one of the same key that is in the body."""
+        first = self.lines.first(self.key)
+        if self.inside or first is None or first is self:
+            return None
+        return "the item of its key that is in the body has left it", first.item.frame
+
     def revoke(self) -> None:
         super().revoke()
         if not self.inside:
@@ -106,6 +113,10 @@ class Lines:
         line = self._busy.setdefault(group.key, {})
         line[group] = None
         return len(line) == 1
+
+    def first(self, key: Hashable) -> Keyed | None:
+        """The item of a key whose turn it is."""
+        return next(iter(self._busy.get(key, ())), None)
 
     def unpark(self, group: Keyed) -> None:
         """Leave the line from wherever it stands."""

@@ -88,6 +88,7 @@ class CompositeRun:
         self.feedback = Feedback(stage.name, self._hand_over)
         self._senders = CapacityLimiter(SENDERS)
         scope.machine.joiners.append(self.joiner)
+        scope.machine.composites[stage.name] = self
 
     async def run(self, inbox: Inbox, outbox: Outbox) -> None:
         """Take items in until the inbox ends, and return when all of them have left."""

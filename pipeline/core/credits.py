@@ -26,6 +26,11 @@ class Credits:
         """A credit can be had at once. Nobody gets ahead of those who wait for one."""
         return self.in_flight + self._promised < self.limit and not self._waiting and not self.paused
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for a credit."""
+        return len(self._waiting)
+
     async def wait_free(self) -> None:
         """Wait for the right to a credit, first come, first served. Call `admit` or `pass_on` before anything is
         awaited."""

@@ -7,7 +7,7 @@ settled. What is behind it (a client, a simulator, a file) is none of the engine
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Protocol, TypeVar, runtime_checkable
 
 from pipeline.core.record import Input, Record
@@ -15,6 +15,18 @@ from pipeline.core.state import Message
 from pipeline.core.usage import Cost, Usage
 
 T_co = TypeVar("T_co", covariant=True)
+
+
+class Hold(Protocol):
+    """Something that a visit can wait for inside a call: a limit, a quota, the answer. For `Run.wait_chain`."""
+
+    def __str__(self) -> str:
+        """What comes after "waits for"."""
+        ...
+
+    def holders(self) -> Sequence[Visit]:
+        """The visits that have what is waited for, the earliest first; empty if it is not theirs to give."""
+        ...
 
 
 class Visit(Protocol):
@@ -50,6 +62,10 @@ class Visit(Protocol):
 
     def charge(self, usage: Usage, cost: Cost | None) -> None:
         """Add one attempt to the root's account. Also counts when the visit is revoked."""
+        ...
+
+    def waiting(self, hold: Hold) -> AbstractContextManager[None]:
+        """Let it be seen, for the length of the block, that this visit waits for `hold`."""
         ...
 
     def without_slot(self) -> AbstractAsyncContextManager[None]:

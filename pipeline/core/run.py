@@ -17,6 +17,7 @@ from pipeline.core.root import Reply, Root
 from pipeline.core.slots import check_slots
 from pipeline.core.statistics import Statistics
 from pipeline.core.topology import leaves
+from pipeline.core.waits import wait_chain
 
 T = TypeVar("T")
 
@@ -44,6 +45,10 @@ class Run:
     def statistics(self) -> Statistics:
         """Edges, slots, window and groups as they are now. Costs nothing while nobody asks."""
         return self._machine.statistics()
+
+    def wait_chain(self) -> tuple[str, ...]:
+        """What the oldest open root waits for, what that waits for, and so on, in words: a line each."""
+        return wait_chain(self._machine)
 
     def drain(self, mode: DrainMode = "items") -> None:
         """Admit nothing more. `items`: every admitted root settles. `calls`: only model calls in flight are finished,

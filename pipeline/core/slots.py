@@ -54,6 +54,11 @@ class Slots:
         self._limiter.total_tokens = total
 
     @property
+    def leases(self) -> tuple[object, ...]:
+        """On behalf of whom slots are taken."""
+        return self._limiter.statistics().borrowers
+
+    @property
     def borrowed(self) -> int:
         return int(self._limiter.borrowed_tokens)
 

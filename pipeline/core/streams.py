@@ -59,6 +59,11 @@ class Edge:
             self.into, now.current_buffer_used, self.capacity, now.tasks_waiting_send, now.tasks_waiting_receive
         )
 
+    def items(self) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+        """What lies in the buffer, and what senders that wait for room have in hand. anyio tells only how many."""
+        state = self.inbox._state  # pyright: ignore[reportPrivateUsage]
+        return tuple(state.buffer), tuple(state.waiting_senders.values())
+
 
 def open_edge(into: str, capacity: int) -> Edge:
     """Open the edge that leads into the stage `into`. The capacity is a whole number, 0 meaning hand to hand."""

@@ -5,15 +5,16 @@ Made when a stage's function asks for it, so that a plain stage pays nothing.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from anyio import CancelScope, Event
 
 from pipeline.core.errors import CallsClosed
+from pipeline.core.holds import Answer, NextAttempt
 from pipeline.core.item import Item
-from pipeline.core.ports import OpenModel, Reply, Resource
+from pipeline.core.ports import Hold, OpenModel, Reply, Resource
 from pipeline.core.state import Message
 from pipeline.core.usage import Cost, Usage
 
@@ -73,6 +74,16 @@ class Visit:
         frame.account.charge(usage, cost)
         frame.root.window.account.charge(usage, cost)
 
+    @contextmanager
+    def waiting(self, hold: Hold) -> Generator[None]:
+        """Let it be seen, for the length of the block, that this visit waits for `hold`, see `Run.wait_chain`."""
+        holds = self._worker.holds
+        holds.append(hold)
+        try:
+            yield
+        finally:
+            holds.remove(hold)
+
     @asynccontextmanager
     async def without_slot(self) -> AsyncGenerator[None]:
         """Give the slot back for the length of the block (a wait between attempts), then take one again.
@@ -89,7 +100,8 @@ class Visit:
             with CancelScope() as scope:
                 machine.sleepers.add(scope)
                 try:
-                    yield
+                    with self.waiting(NextAttempt()):
+                        yield
                 finally:
                     machine.sleepers.discard(scope)
         finally:
@@ -103,7 +115,8 @@ class Visit:
         await self._regain()
         self._calls += 1
         try:
-            return await opened.call(self, messages, **params)
+            with self.waiting(Answer(str(getattr(model, "name", type(model).__name__)))):
+                return await opened.call(self, messages, **params)
         finally:
             self._calls -= 1
 

@@ -22,6 +22,7 @@ from anyio.lowlevel import checkpoint
 from pipeline.core.errors import CallsClosed, InvariantError, Skip
 from pipeline.core.item import Item, Outcome
 from pipeline.core.leaf import LeafStage
+from pipeline.core.ports import Hold
 from pipeline.core.streams import BURST, BURST_SECONDS, Inbox, Outbox, hand_over
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Workers:
         self.meter = scope.meter(stage.name, stage.concurrency)
         self.slots = self.meter.slots
         self.process = stage.bind(scope)
+        scope.machine.crews[stage.name] = self
         self.task_group = create_task_group()
         self.idle = 0
         self.awake = 0
@@ -73,7 +75,7 @@ class Workers:
 class Worker:
     """One task of a crew, and the lease that borrows its slot. A frame's `visitor`."""
 
-    __slots__ = ("at", "borrowed", "crew", "lent", "reached", "scope")
+    __slots__ = ("at", "borrowed", "crew", "holds", "lent", "reached", "scope", "since")
 
     def __init__(self, crew: Workers) -> None:
         self.crew = crew
@@ -82,10 +84,17 @@ class Worker:
         self.at = ""  #: the stage to name in a failure, when several are fused into one
         self.reached: Item | None = None  #: the item as that stage got it
         self.scope = CancelScope()
+        self.since = 0.0  #: when it received the item that it visits
+        self.holds: list[Hold] = []  #: what the visit waits for, the latest last
 
     @property
     def stage(self) -> str:
         return self.crew.name
+
+    @property
+    def age(self) -> float:
+        """Seconds since it received the item that it visits."""
+        return monotonic() - self.since
 
     def cancel(self) -> None:
         """Let go of the item in hand: its frame was revoked."""
@@ -142,6 +151,7 @@ class Worker:
                 frame.drop()
                 continue
             frame.visitor = self
+            self.since = now
             try:
                 if not self.borrowed:
                     await self._borrow()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from pipeline.core.errors import CallsClosed
+from pipeline.core.ports import Hold
 from pipeline.core.usage import Cost, Usage
 
 
@@ -36,6 +37,9 @@ class FakeVisit:
 
     def charge(self, usage: Usage, cost: Cost | None) -> None:
         self.charges.append((usage, cost))
+
+    def waiting(self, hold: Hold) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def without_slot(self) -> AbstractAsyncContextManager[None]:
         return self._without_slot()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
+from weakref import WeakSet
 
 import anyio
 import pytest
 import trio
 
 from pipeline.core import feeder, workers
-from pipeline.core.virtual import virtual
+from pipeline.core import pipeline as pipelines
+from pipeline.core import virtual as virtual_time
+from pipeline.core.machine import Machine
+from pipeline.core.virtual import Stalled, virtual
+from pipeline.core.waits import wait_chain
 
 T = TypeVar("T")
 
@@ -28,9 +33,28 @@ def uneven_clock(seed: int) -> Callable[[], float]:
     return monotonic
 
 
+def show_waits(patch: pytest.MonkeyPatch) -> None:
+    """Let a run that stalls say what waits for what."""
+    machines: WeakSet[Machine] = WeakSet()
+    stalled = virtual_time.stalled
+
+    def made(*args: Any) -> Machine:
+        machine = Machine(*args)
+        machines.add(machine)
+        return machine
+
+    def stalled_with_chains(tasks: Iterable[str], out: int = 0) -> Stalled:
+        chains = [line for machine in machines if not machine.over.is_set() for line in wait_chain(machine)]
+        return Stalled("\n".join([str(stalled(tasks, out)), *chains]))
+
+    patch.setattr(pipelines, "Machine", made)
+    patch.setattr(virtual_time, "stalled", stalled_with_chains)
+
+
 def run_in(backend: str, seed: int, body: Callable[..., Awaitable[T]], *args: object) -> T:
     """Run `body` on `backend` in virtual time, every choice of the scheduler drawn from `seed`."""
     with pytest.MonkeyPatch.context() as patch:
+        show_waits(patch)
         for module in (workers, feeder):
             patch.setattr(module, "monotonic", uneven_clock(seed))
         patch.setattr(trio._core._run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
