@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import cast
 
 from pipeline.core.composite import Composite, CompositeRun, member, rejoin
 from pipeline.core.errors import DefinitionError, Problem
@@ -29,6 +30,10 @@ class ParallelStage(Composite):
     on_timeout: OnTimeout | None = None
     on_error: OnError | None = None
     reducers: tuple[tuple[str, Reducer], ...] = ()
+
+    def watched(self, watch: Callable[[Stage, object], object]) -> Stage:
+        reducers = tuple((key, cast(Reducer, watch(self, reducer))) for key, reducer in self.reducers)
+        return replace(self, reducers=reducers)
 
     def bodies(self) -> Mapping[str, Body]:
         shared = frozenset(key for key, _ in self.reducers)

@@ -69,6 +69,23 @@ def key(value: Payload) -> str:
     return str(spoils(value)["text"])
 
 
+def extends(one: list[int], other: list[int]) -> list[int]:
+    one.extend(other)
+    return one
+
+
+def reduces() -> Stage:
+    """Branches that write the same output, and a reducer that makes one of them into both."""
+
+    def writes(value: object) -> Stage:
+        async def answer(prompt: str, state: ConversationState) -> object:
+            return [value]
+
+        return stage_of_agent(answer, name=f"answer{value}", prompt="?", output_key="found")
+
+    return parallel("both", a=writes(1), b=writes(2), reducers={"found": extends})
+
+
 def true(value: object) -> bool:
     return True
 
@@ -119,6 +136,7 @@ SPOILING: dict[str, tuple[Callable[[], Stage], str, str]] = {
     "generator": (lambda: scatter("dig", split=spoils_in_passing, each=same), "dig", f"value{DEEP}"),
     "async generator": (lambda: scatter("dig", split=spoils_in_passing_later, each=same), "dig", f"value{DEEP}"),
     "by": (lambda: route({"a": same}, by=lambda value: (spoils(value), "a")[1]), "route", f"value{DEEP}"),
+    "reducer": (reduces, "both", "value[1]"),
     "batch key": (lambda: batch(same, size=1, within=1.0, key=key, name="b"), "b", f"value{DEEP}"),
     "partition key": (lambda: partition_by(key, same, name="p"), "p", f"value{DEEP}"),
     "until": (lambda: loop(same, name="again", until=lambda v: bool(spoils(v)), max_rounds=2), "again", f"value{DEEP}"),
