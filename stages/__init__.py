@@ -19,6 +19,7 @@ from stages.route import route
 from stages.scatter import scatter
 from stages.shape import shape, to_aiostream
 from stages.shared import SharedState
+from stages.tap import tap
 from stages.vote import vote
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "route",
     "scatter",
     "shape",
+    "tap",
     "to_aiostream",
     "vote",
 ]
