@@ -13,7 +13,7 @@ from anyio import BrokenResourceError, EndOfStream
 
 from pipeline.core.errors import CallsClosed, InvariantError, Problem, Skip
 from pipeline.core.flat import FlatGroup
-from pipeline.core.item import Item, Outcome
+from pipeline.core.item import Item
 from pipeline.core.iteration import Pulls, each_of, resolved
 from pipeline.core.leaf import accepts
 from pipeline.core.stage import Stage, Template
@@ -85,21 +85,29 @@ class FlatMapStage(Stage):
             meter.received += 1
             group = FlatGroup(self.name, item)
             try:
-                meter.emitted += await self._expand(group, outbox, scope.machine.pulls)
-                group.finish_adding()
+                await self._take(group, outbox, scope)
             except InvariantError:
                 raise
             except BrokenResourceError:
-                group.fail(Outcome("cancelled", item))
+                group.cut_short()
                 return
-            except Exception as error:
-                self._failed(group, error, scope)
             except BaseException:
-                group.fail(Outcome("cancelled", item))
+                group.cut_short()
                 raise
 
+    async def _take(self, group: FlatGroup, outbox: Outbox, scope: Scope) -> None:
+        """Expand one item. What its function raises leaves the children that are out, and one more that says it."""
+        try:
+            scope.machine.meters[self.name].emitted += await self._expand(group, outbox, scope.machine.pulls)
+        except (InvariantError, BrokenResourceError):
+            raise
+        except Exception as error:
+            await self._make_room(group)
+            self._failed(group, error, scope)
+        if not group.closed:
+            group.finish_adding()
+
     def _failed(self, group: FlatGroup, error: Exception, scope: Scope) -> None:
-        """The fan-out itself failed: the children that are out stay, and one more says what is wrong."""
         if group.closed:
             return
         meter, item = scope.machine.meters[self.name], group.item
@@ -108,7 +116,6 @@ class FlatMapStage(Stage):
         elif not isinstance(error, CallsClosed):
             meter.failed += 1
         scope.fail(Item(item.value, item.state, group.add(), item.missing), error, self.name, None)
-        group.finish_adding()
 
     async def _expand(self, group: FlatGroup, outbox: Outbox, pulls: Pulls) -> int:
         """Send the children out, and return how many there were."""
@@ -121,14 +128,18 @@ class FlatMapStage(Stage):
         group.pulling = None
         async with aclosing(each_of(result, self.name)) as parts:
             while not group.closed and (pulled := await pulls.next(parts, group)):
-                while group.alive >= self.max_children and not group.closed:
-                    group.room = anyio.Event()
-                    await group.room.wait()
+                await self._make_room(group)
                 if group.closed:
                     break
                 (part,) = pulled
                 await hand_over(outbox, Item(part, item.state.add_output(self.name, part), group.add(), item.missing))
         return group.added
+
+    async def _make_room(self, group: FlatGroup) -> None:
+        """Wait until one more child may be alive, or none any more."""
+        while group.alive >= self.max_children and not group.closed:
+            group.room = anyio.Event()
+            await group.room.wait()
 
     def _result(self, item: Item) -> object:
         function = self.function

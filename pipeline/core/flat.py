@@ -83,16 +83,11 @@ class FlatGroup:
             self.complete = True
             self._advance(ended=True)
 
-    def fail(self, outcome: Outcome) -> None:
-        """The fan-out was cut short: the children that are out stay."""
+    def cut_short(self) -> None:
+        """The fan-out was cancelled: the children that are out stay."""
         if not self.closed:
-            self.resolved(self._retired(), outcome)
+            self._note("cancelled")
             self.finish_adding()
-
-    def _retired(self) -> Frame:
-        frame = self.add()
-        frame.retire()
-        return frame
 
     # -- as a fold ----------------------------------------------------------------------------------------------
 

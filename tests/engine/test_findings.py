@@ -408,3 +408,36 @@ def test_a_flat_map_that_fails_can_end_the_run(backend: str) -> None:
 
     with pytest.raises(RunStopped, match="stage 'len'"):
         anyio.run(main, **virtual(backend))
+
+
+@BACKENDS
+def test_what_a_flat_map_raises_takes_its_turn_among_the_children(backend: str) -> None:
+    def expand(value: str) -> Iterator[str]:
+        yield value
+        raise ValueError("boom")
+
+    async def slow(value: str) -> str:
+        await anyio.sleep(1)
+        return value
+
+    pipe = Pipeline(flat_map(expand, max_children=1) | partition_by(len, map(slow)), max_in_flight=1)
+    assert pipe.bounds.items == 3
+    records = anyio.run(pipe.collect, ["a"], **virtual(backend))
+    assert [record.status for record in records] == ["ok", "failed"]
+
+
+@BACKENDS
+def test_an_aborted_flat_map_stays_within_the_bound(backend: str) -> None:
+    async def slow(value: str) -> str:
+        await anyio.sleep(5)
+        return value
+
+    async def main() -> int:
+        async with Pipeline(flat_map(list, max_children=1) | partition_by(len, map(slow)), max_in_flight=1).open(
+            ["ab"]
+        ) as run:
+            await anyio.sleep(1)
+            run.abort()
+        return run.statistics().window.settled["cancelled"]
+
+    assert anyio.run(main, **virtual(backend)) == 1
