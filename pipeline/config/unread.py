@@ -21,6 +21,9 @@ from pipeline.core.templates import Template as Text
 #: what bodies may see; which of them a stage that is not known gives is not known either
 _BODY_NAMES = frozenset({"part", "parts", "round", "sample"})
 
+#: what an expression that folds outputs sees
+_FOLD_NAMES = frozenset({"total", "value"})
+
 
 @dataclass(frozen=True)
 class UnreadStage(Stage):
@@ -33,7 +36,10 @@ class UnreadStage(Stage):
         raise TypeError("a stage that could not be built is never run")
 
     def templates(self) -> Mapping[str, Template]:
-        return {option: value for option, value in self.values.items() if isinstance(value, Text | Expression)}
+        """Those that use nothing which the stage itself may give them, as `until` and `reduce` do."""
+        made = {name for _, stage in self._stages() for name in stage.produces()} | _BODY_NAMES | _FOLD_NAMES
+        found = {option: value for option, value in self.values.items() if isinstance(value, Text | Expression)}
+        return {option: value for option, value in found.items() if not value.names & made}
 
     def bodies(self) -> Mapping[str, Body]:
         shared = frozenset(self.outputs) - {self.name}  # it may have had reducers for them
