@@ -73,7 +73,7 @@ def told(stages: str) -> list[str]:
         (f"{{batch: b, size: 20, body: {PARTS}}}", lambda: batch(P, size=20, name="b")),
         (
             (
-                f"{{batch: b, size: 16k, within: 250ms, weight: '{{{{ prompt | length }}}}', key: '{{{{ input.kind }}}}', "
+                "{batch: b, size: 16k, within: 250ms, weight: '{{ prompt | length }}', key: '{{ input.kind }}', "
                 f"body: {PARTS}, on_error: skip}}"
             ),
             lambda: batch(
@@ -170,7 +170,10 @@ SAY = "say how long an item may wait at most, such as 1 second"
         ),
         (
             f"{LOOP}, max_rounds: 2, on_exhausted: lst",
-            "lst: E101 'on_exhausted' of stage 'l' must be one of last, fail, not the text 'lst' (did you mean 'last'?)",
+            (
+                "lst: E101 'on_exhausted' of stage 'l' must be one of last, fail, not the text 'lst' "
+                "(did you mean 'last'?)"
+            ),
         ),
         (
             f"{LOOP}, max_rounds: 2, max_round: 2",
