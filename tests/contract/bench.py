@@ -94,9 +94,13 @@ class Bench:
             return items
 
     def settle(self, items: list[Item]) -> None:
-        """End what was sent on, as the end of a pipeline does."""
+        """End what was sent on, as the end of a pipeline does, and take the records."""
         for item in items:
             item.frame.resolve(Outcome("ok", item))
+        ready = self.machine.results._ready
+        while ready:
+            frame, fold, record = ready.popleft()
+            fold.delivered(frame, record)
 
     def assert_clean(self) -> None:
         """Ends closed, slots back, nothing alive, no root without exactly one outcome."""

@@ -14,7 +14,7 @@ from pipeline.core.members import Members, Verdict
 from pipeline.core.stage import Stage, as_stage
 from pipeline.core.state import ConversationState
 from pipeline.core.visit import Visit
-from stages import filter, map, parallel, route, scatter
+from stages import batch, filter, loop, map, map_reduce, parallel, partition_by, route, scatter
 from stages.tap import tap
 from stages.vote import vote
 from tests.contract.bench import Bench, Script
@@ -144,16 +144,85 @@ def nested(script: Script) -> Stage:
     return parallel("outer", x=children(script), y=cases(script))
 
 
+async def same(value: object) -> object:
+    return value
+
+
+def good_at_once(script: Script) -> Stage:
+    return loop(mapping(script, "again"), until=lambda value: True, max_rounds=3)
+
+
+def good_at_last(script: Script) -> Stage:
+    return loop(mapping(script, "again"), until="{{ round == 3 }}", max_rounds=3)
+
+
+def judged(script: Script) -> Stage:
+    async def enough(value: object) -> bool:
+        await script(value)
+        return True
+
+    return loop(map(same), until=enough, max_rounds=3)
+
+
+def one_key(script: Script) -> Stage:
+    return partition_by(lambda value: 1, mapping(script))
+
+
+def many_keys(script: Script) -> Stage:
+    return partition_by(str, mapping(script))
+
+
+def key_asked(script: Script) -> Stage:
+    return partition_by(script, map(same))
+
+
+def each_alone(script: Script) -> Stage:
+    async def each(values: list[object]) -> list[object]:
+        return [await script(value) for value in values]
+
+    return batch(map(each, concurrency=2), size=1)
+
+
+def by_kind(script: Script) -> Stage:
+    async def first(values: list[object]) -> list[object]:
+        return [await script(values[0])] * len(values)
+
+    return batch(map(first), size=3, within=0.25, key=str)
+
+
+def weighed(script: Script) -> Stage:
+    async def weight(value: object) -> int:
+        await script(value)
+        return 1
+
+    return batch(map(list), size=2, within=0.25, weight=weight)
+
+
+def collapsed(script: Script) -> Stage:
+    return batch(size=1, key=script)
+
+
+def folded(script: Script) -> Stage:
+    return map_reduce(
+        mapping(script, "each"),
+        split=lambda value: [value] * 3,
+        reduce=lambda total, value: value,
+        initial=None,
+        max_open=2,
+    )
+
+
 STAGES: dict[str, Make] = {
     make.__name__: make
     for make in (
         mapping, with_visit, lending, filtering, agent, own, chain, branches, race, cases, asked, children, splitting,
-        gathered, nested, timed, tapped, decided, voting, sampled
+        gathered, nested, timed, tapped, decided, voting, sampled, good_at_once, good_at_last, judged, one_key,
+        many_keys, key_asked, each_alone, by_kind, weighed, collapsed, folded
     )
 }  # fmt: skip
 
 #: stages whose join counts a member that was skipped as finished, so that the item goes on
-JOINED = {"branches", "children", "nested"}
+JOINED = {"branches", "children", "nested", "folded"}
 
 #: stages whose join needs an output of some member, so that the item fails when each was skipped
 NEEDY = {"race", "decided", "voting", "sampled"}
