@@ -183,10 +183,7 @@ class Batch(ABC):
 
     def abandon(self) -> None:
         """Cancel every member and what was sent for them: the composite is being torn down."""
-        members, self.closed = list(self.members), True
-        self.members.clear()
-        for member in members:
-            member.item.frame.inner = None
+        for member in self.conclude():  # none is held any more when the first one ends, which may revoke the others
             member.item.frame.resolve(Outcome("cancelled", member.item))
         if self.root is not None:
             self.root.revoke()

@@ -441,3 +441,14 @@ def test_an_aborted_flat_map_stays_within_the_bound(backend: str) -> None:
         return run.statistics().window.settled["cancelled"]
 
     assert anyio.run(main, **virtual(backend)) == 1
+
+
+@BACKENDS
+def test_members_of_one_group_in_one_batch_are_cancelled_once_each(backend: str) -> None:
+    async def main() -> int:
+        each = scatter("each", split=list, each=batch(map(list, name="body"), size=3, name="inner"))
+        async with Pipeline(each).open(["ab"]) as run:
+            await anyio.sleep(0.5)
+        return run.statistics().window.settled["cancelled"]
+
+    assert anyio.run(main, **virtual(backend)) == 1
