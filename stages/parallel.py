@@ -33,7 +33,7 @@ class ParallelStage(Composite):
 
     def watched(self, watch: Callable[[Stage, object], object]) -> Stage:
         reducers = tuple((key, cast(Reducer, watch(self, reducer))) for key, reducer in self.reducers)
-        return replace(self, reducers=reducers)
+        return replace(self, join=self.join.watched(lambda function: watch(self, function)), reducers=reducers)
 
     def bodies(self) -> Mapping[str, Body]:
         shared = frozenset(key for key, _ in self.reducers)

@@ -71,7 +71,8 @@ class ChildrenStage(Composite):
     options: ScatterStage
 
     def watched(self, watch: Callable[[Stage, object], object]) -> Stage:
-        return replace(self, options=replace(self.options, split=watch(self, self.options.split)))
+        join = self.options.join.watched(lambda function: watch(self, function))
+        return replace(self, options=replace(self.options, split=watch(self, self.options.split), join=join))
 
     def bodies(self) -> Mapping[str, Body]:
         most = self.options.max_children if self.options.max_open is None else self.options.max_open

@@ -6,9 +6,9 @@ The rules are those of DESIGN 4.4. Nothing here waits; a group asks after each c
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, TypeAlias, cast
 
 from pipeline.core.ballot import Key, Majority, key_problems
 from pipeline.core.errors import ItemError, Problem, is_bug
@@ -53,6 +53,10 @@ class Join:
     def leaves_members(self) -> bool:
         """Whether a group may end well while members are still open; those are revoked."""
         return self.rule in ("first", "custom")
+
+    def watched(self, watch: Callable[[object], object]) -> Join:
+        """This join with its function as `watch` gives it."""
+        return self if self.function is None else replace(self, function=cast(JoinFunction, watch(self.function)))
 
     @classmethod
     def of(cls, join: JoinLike) -> Join:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, NamedTuple, TypeAlias
 
 from pipeline.core.record import Status
@@ -44,6 +46,10 @@ class Members:
     def values(self) -> dict[str, object]:
         """The outputs of the members that are ok or partial, by slot."""
         return {slot: member.value for slot, member in self.ended.items() if member.status in ("ok", "partial")}
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Members:
+        """A mapping that cannot be changed cannot be copied by itself either."""
+        return Members(self.slots, MappingProxyType(deepcopy(dict(self.ended), memo)), self.complete, self.late)
 
 
 #: A join of one's own: says how the group ends, or None while it may still go either way.

@@ -313,6 +313,29 @@ async def test_a_drain_cancels_what_a_function_could_not_decide_for_lack_of_call
     assert run.statistics().window.settled["cancelled"] == 1
 
 
+@pytest.mark.parametrize("wide", [False, True], ids=["parallel", "scatter"])
+async def test_in_debug_mode_a_function_that_changes_an_answer_fails_the_item(wide: bool) -> None:
+    def spoils(members: Members) -> Any:
+        for value in members.values.values():
+            value.append(0)  # type: ignore[attr-defined]
+        return "ok" if members.done else None
+
+    def looks(members: Members) -> Any:
+        return "ok" if members.done else None
+
+    def of(join: Any) -> Any:
+        if wide:
+            return scatter("p", split=lambda value: [value], each=map(list, name="a"), join=join)
+        return parallel("p", join=join, a=map(list, name="a"))
+
+    (bad,) = await Pipeline(of(spoils), debug=True).collect([[1]])
+    assert bad.error is not None
+    assert (bad.status, bad.error.type) == ("failed", "MutatedInput")
+    assert bad.error.message.startswith("stage 'p' changed what it was given, at ")
+    (good,) = await Pipeline(of(looks), debug=True).collect([[1]])
+    assert good.status == "ok"
+
+
 @in_virtual_time
 async def test_each_decision_is_told_with_what_had_ended_by_then() -> None:
     def value_of(branch: str) -> Any:

@@ -341,6 +341,18 @@ async def test_a_function_reduces_in_a_file_when_its_import_is_allowed() -> None
         read(text)
 
 
+def enough(members: Any) -> Any:
+    return "ok" if len(members.values) == 1 else None
+
+
+@pytest.mark.parametrize(("join", "answers"), [("{call: 'tests.stages.test_parallel:enough'}", 1), ("majority", 2)])
+async def test_a_function_or_a_majority_joins_in_a_file(join: str, answers: int) -> None:
+    text = FILE.replace("    reducers: {notes: concat}\n", f"    join: {join}\n").replace("{{ notes }}", "{{ views }}")
+    text = text.replace(", output_key: notes", "").replace('"second"', '"first"')
+    (record,) = await read(text, allow_import=["tests"]).collect(["x"])
+    assert (record.status, len(record.outputs["views"])) == ("ok", answers)  # type: ignore[arg-type]
+
+
 def test_a_file_without_a_reducer_is_told_the_line_to_add() -> None:
     with pytest.raises(DefinitionError, match=r"give 'views' a reducer for it, as reducers: \{notes: list\}"):
         read(FILE.replace("    reducers: {notes: concat}\n", ""))
