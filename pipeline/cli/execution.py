@@ -15,6 +15,7 @@ from typing import Literal
 import anyio
 from anyio import create_task_group
 
+from pipeline.cli.alarms import Alarms
 from pipeline.cli.closing import Failures, abandoned, closing, opening, verdict
 from pipeline.cli.ends import Heard, Watched
 from pipeline.cli.exits import BROKEN, OK, OUTPUT_CLOSED, REFUSED, SOME_FAILED, code_of, told
@@ -93,7 +94,8 @@ class _Execution:
         job = self.job
         async with AsyncExitStack() as stack:
             self.records = Watched(await stack.enter_async_context(job.source.open()))
-            await job.pipeline.run(self.records, Heard(job.sink, self._hear), watch=self._started)
+            sink, alarms = Heard(job.sink, self._hear), Alarms(job.pipeline, self.voice)
+            await job.pipeline.run(self.records, sink, watch=self._started, on_event=alarms.hear)
 
     def _started(self, run: Run) -> None:
         self.run = run

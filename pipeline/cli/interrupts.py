@@ -88,7 +88,8 @@ class Interrupts:
 
     def _tell_status(self) -> None:
         if self.run is not None:
-            self._voice.error(str(self.run.statistics()))
+            waits = [f"waits   {line}" for line in self.run.wait_chain()]
+            self._voice.error("\n".join([str(self.run.statistics()), *waits]))
 
 
 async def watch_reader(fd: int, left: Callable[[], None]) -> None:

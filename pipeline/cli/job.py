@@ -20,6 +20,8 @@ from pipeline.core.pipeline import Pipeline
 from pipeline.observe.progress import Progress
 
 ITEM_TIMEOUT = 1800.0  #: seconds, so that one stuck record cannot hold up a run for good
+WATCHDOG = 0.25  #: seconds for which a stage may keep the event loop before it is named
+STALL_TIMEOUT = 300.0  #: seconds without progress, after which it is said what holds the run
 GRACE = 30.0  #: seconds for what is in flight after the first signal
 EXAMPLES = """no input: stdin is a terminal. Name a file, or pipe records in:
   penstock run review.yaml prompts.jsonl -o out.jsonl
@@ -49,6 +51,8 @@ class Flags:
     field: str | None
     id_field: str | None
     item_timeout: float | None
+    watchdog: float | None
+    stall_timeout: float | None
     max_failures: int | float | None
     max_in_flight: int | None
     grace: float | None
@@ -132,15 +136,15 @@ def _changes(given: Flags) -> Changes:
     options: dict[str, object] = {option: value for option, value in asked.items() if value is not None}
     if given.ordered:
         options["ordered"] = True
-    if given.item_timeout is not None:
-        options["item_timeout"] = None if given.item_timeout == inf else given.item_timeout
+    times = {"item_timeout": given.item_timeout, "watchdog": given.watchdog, "stall_timeout": given.stall_timeout}
+    options |= {option: None if value == inf else value for option, value in times.items() if value is not None}
     return Changes(
         given.overrides,
         pairs(given.variables, "--var"),
         given.allow_import,
         given.concurrency,
         options,
-        {"item_timeout": ITEM_TIMEOUT},
+        {"item_timeout": ITEM_TIMEOUT, "watchdog": WATCHDOG, "stall_timeout": STALL_TIMEOUT},
     )
 
 

@@ -18,4 +18,3 @@ def place_of(error: BaseException | None) -> str | None:
         if is_users(str(frame.f_globals.get("__name__")), frame.f_code.co_filename)
     ]
     return places[-1] if places else None
-

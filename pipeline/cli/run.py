@@ -85,6 +85,24 @@ def run(
             help="A record that takes longer fails (30m; none).",
         ),
     ] = None,
+    watchdog: Annotated[
+        float | None,
+        flag(
+            "--watchdog",
+            metavar="DURATION",
+            parser=flags.a_positive_duration,
+            help="A stage that keeps the event loop so long is named (250ms; none).",
+        ),
+    ] = None,
+    stall_timeout: Annotated[
+        float | None,
+        flag(
+            "--stall-timeout",
+            metavar="DURATION",
+            parser=flags.a_positive_duration,
+            help="Without progress for so long, it is said what holds the run (5m; none).",
+        ),
+    ] = None,
     max_failures: Annotated[
         float | None,
         flag(
@@ -152,6 +170,8 @@ def run(
             field=field,
             id_field=id_field,
             item_timeout=item_timeout,
+            watchdog=watchdog,
+            stall_timeout=stall_timeout,
             max_failures=max_failures,
             max_in_flight=max_in_flight,
             grace=grace,

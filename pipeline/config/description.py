@@ -38,6 +38,8 @@ _OPTIONS: Mapping[str, Field] = {
     "on_error": Field("choice", choices=ERROR_ACTIONS),
     "max_failures": Field("count_or_share"),
     "item_timeout": Field("duration"),
+    "watchdog": Field("duration"),
+    "stall_timeout": Field("duration"),
     "buffer_size": Field("count"),
     "debug": Field("flag"),
 }

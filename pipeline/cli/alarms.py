@@ -1,0 +1,47 @@
+"""What is said while a run goes on and something is wrong with it: a stage that blocks the event loop, a stall."""
+
+from __future__ import annotations
+
+import os
+
+from pipeline.cli.voice import Voice
+from pipeline.core.agent import AgentStage
+from pipeline.core.events import Event, LoopBlocked, RunStalled
+from pipeline.core.pipeline import Pipeline
+from pipeline.core.topology import leaves
+
+_FUNCTION = "make it a plain def with blocking: true, then it runs in worker threads (cpu: true: in processes)"
+_AGENT = "make its process a plain def, then it runs in worker threads"
+_ELSEWHERE = "let it wait with await, or run in a thread"
+
+
+class Alarms:
+    """A listener of a run's events. What changes: whose blocking was told, because once is enough."""
+
+    def __init__(self, pipeline: Pipeline, voice: Voice) -> None:
+        self._agents = {leaf.name for leaf in leaves(pipeline.stage) if isinstance(leaf, AgentStage)}
+        self._voice = voice
+        self._told: set[str] = set()
+
+    def hear(self, event: Event) -> None:
+        """Say what a person has to know of `event`."""
+        match event:
+            case LoopBlocked():
+                if event.culprit not in self._told:
+                    self._told.add(event.culprit)
+                    self._voice.note(self._blocked(event))
+            case RunStalled():
+                self._voice.note("\n  ".join([f"warning: nothing has moved for {event.seconds:g} s", *event.chain]))
+            case _:
+                pass
+
+    def _blocked(self, event: LoopBlocked) -> str:
+        what = f"{event.culprit} blocks the event loop, on which all else waits: {event.seconds:.2f} s"
+        right = _ELSEWHERE if event.stage is None else _AGENT if event.stage in self._agents else _FUNCTION
+        return f"warning: {what} at {_shown(event.where)}; {right}"
+
+
+def _shown(where: str) -> str:
+    """A place as a person would name it from the current directory."""
+    here = os.path.join(os.getcwd(), "")
+    return where.removeprefix(here)
