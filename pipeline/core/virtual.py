@@ -151,6 +151,8 @@ def _asyncio_options(patience: float) -> dict[str, Any]:
         def _idle(self) -> float:
             books = _books(self)
             timers = cast("list[TimerHandle]", vars(self)["_scheduled"])
+            if timers and timers[0].when() == math.inf:  # who sleeps for ever has set a timer, too
+                timers = []
             out = _threads_out(books) + _processes_out(books, ending=not timers) + self._executing
             if out:
                 return self._wait_for_workers(out)

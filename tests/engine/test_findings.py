@@ -21,7 +21,7 @@ from pipeline import (
     Visit,
 )
 from pipeline.core.stage import Stage
-from pipeline.core.virtual import virtual
+from pipeline.core.virtual import Stalled, virtual
 from stages import agent, batch, flat_map, map, parallel, partition_by, quorum, route, scatter
 from tests.stages.models import ScriptedModel
 
@@ -452,3 +452,12 @@ def test_members_of_one_group_in_one_batch_are_cancelled_once_each(backend: str)
         return run.statistics().window.settled["cancelled"]
 
     assert anyio.run(main, **virtual(backend)) == 1
+
+
+@BACKENDS
+def test_a_stall_is_seen_although_somebody_sleeps_for_ever(backend: str) -> None:
+    async def main() -> None:
+        await Pipeline(map(anyio.sleep)).collect([float("inf")])
+
+    with pytest.raises(Stalled):
+        anyio.run(main, **virtual(backend))
