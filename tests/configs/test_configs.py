@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import anyio
@@ -15,7 +16,7 @@ from pipeline.core.codec import encode
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 PROMPTS = (CONFIGS / "prompts.txt").read_text(encoding="utf-8").splitlines()
-SIMULATED = ["sequential", "parallel", "article", "coordinator", "research", "polish", "chapters"]
+SIMULATED = ["sequential", "parallel", "article", "coordinator", "research", "polish", "chapters", "debate"]
 
 
 def pipeline_of(name: str, *overrides: str, ordered: bool = True) -> Pipeline:
@@ -144,6 +145,20 @@ async def test_the_critic_of_polish_is_content_or_the_rounds_are_used_up() -> No
         assert rounds == 4 or not exhausted
         assert "Write about:" in str(record.output)
     assert len({record.outputs["polish_rounds"] for record in records}) > 1
+
+
+async def test_in_the_debate_each_side_answers_the_other_and_the_most_judges_decide() -> None:
+    records = await pipeline_of("debate", *quick()).collect(PROMPTS)
+    for record in records:
+        turns, votes = record.outputs["debate"], record.outputs["verdict_votes"]
+        assert isinstance(turns, list)
+        assert isinstance(votes, dict)
+        assert len(turns) == record.outputs["debate_rounds"]
+        for before, turn in pairwise(turns):
+            assert (before["con"] in turn["pro"], before["pro"] in turn["con"]) == (True, True)
+        assert sum(votes.values()) == 3
+        assert record.outputs["verdict"] == {"side": max(votes, key=votes.__getitem__)}
+    assert len({record.outputs["debate_rounds"] for record in records}) > 1
 
 
 async def test_the_notes_of_chapters_are_in_the_order_of_the_parts() -> None:
