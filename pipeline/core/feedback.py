@@ -58,10 +58,7 @@ class Feedback:
         return self._sending or bool(self._line)
 
     def put(self, label: str, item: Item, owner: Owner) -> None:
-        """Let `item` into the body `label` as soon as it has room. Never waits."""
-        if item.frame.revoked:
-            item.frame.retire()
-            return
+        """Let `item`, which is not revoked, into the body `label` as soon as it has room. Never waits."""
         turn = Turn(self, label, item, owner)
         item.frame.visitor = turn
         self._line[turn] = None

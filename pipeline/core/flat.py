@@ -137,12 +137,8 @@ class FlatGroup:
     def revoke(self) -> None:
         """The root ended early: no child leaves a record any more."""
         self.closed = True
-        for frame in tuple(self.open):
+        for frame in (*self.open, *self.held):
             frame.revoke()
-        for frame in tuple(self.held):
-            inner, frame.inner = frame.inner, None
-            if inner is not None:
-                inner.revoke()
         self.room.set()
         if self.pulling is not None:
             self.pulling.cancel()

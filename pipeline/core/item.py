@@ -182,15 +182,17 @@ class Frame:
     def revoke(self) -> None:
         """Ask the item to vanish: whoever visits it is cancelled, whoever receives it next drops it.
 
-        An item that is held by an open group is nowhere to be received, so it retires here.
+        An item that is held by an open group is nowhere to be received, so it retires here; one whose records wait to
+        be taken may have retired before.
         """
-        if self.revoked or self.retired:
+        if self.revoked or (self.retired and self.inner is None):
             return
         self.revoked = True
         if self.inner is not None:
             inner, self.inner = self.inner, None
             inner.revoke()
-            self.retire()
+            if not self.retired:
+                self.retire()
         elif self.visitor is not None:
             self.visitor.cancel()
 

@@ -462,6 +462,34 @@ def test_rounds_go_before_items_that_have_not_come_in(backend: str, buffer_size:
         assert len(set(visits[: last + 1])) <= number + 1 + 2 + buffer_size
 
 
+@in_virtual_time
+async def test_an_item_that_comes_in_while_rounds_stand_in_line_goes_behind_them() -> None:
+    entered: list[str] = []
+
+    async def door(value: str) -> str:
+        entered.append(value)
+        await anyio.sleep(10 if value == "stuck" else 0)
+        return value
+
+    async def uneven(value: str) -> str:
+        await anyio.sleep({"a": 2, "b": 2.25, "c": 2.5}.get(value, 1))
+        return value
+
+    async def arriving() -> AsyncIterator[str]:
+        for value in ("a", "b", "c", "stuck"):
+            yield value
+        await anyio.sleep(3)
+        yield "late"
+
+    body = map(door) | map(uneven, concurrency=4)
+    pipe = Pipeline(loop(body, until="{{ round == 2 }}", max_rounds=2), buffer_size=0)
+    async with pipe.open(arriving()) as run:
+        await anyio.sleep(4)
+        assert in_line(run) == 3  # two rounds behind the one that waits at the door, and the item that came
+        assert len([record async for record in run.results]) == 5
+    assert entered == ["a", "b", "c", "stuck", "a", "b", "c", "late", "stuck", "late"]
+
+
 @BACKENDS
 @pytest.mark.parametrize("buffer_size", [0, 1, None])
 def test_more_items_than_the_body_has_room_for_go_round_without_blocking_each_other(
