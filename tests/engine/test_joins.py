@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from random import Random
 from typing import Any
 
 import anyio
@@ -15,8 +17,9 @@ from pipeline.core.members import Ended, Members
 from pipeline.core.pipeline import Pipeline
 from pipeline.core.record import Record
 from pipeline.core.visit import Visit
-from stages import filter, map, parallel, route, scatter
-from tests.engine.schedules import in_virtual_time
+from stages import filter, map, parallel, route, scatter, vote
+from tests.engine.schedules import in_virtual_time, run_in
+from tests.engine.topologies import nothing_is_left
 
 
 def after(name: str, seconds: float, answer: object = None) -> Any:
@@ -426,10 +429,6 @@ def explained(record: Record, decision: JoinDecided) -> tuple[str, object, tuple
 )
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_the_decision_explains_output_and_missing_exactly(backend: str, join: Any, on_timeout: Any) -> None:
-    from random import Random
-
-    from tests.engine.schedules import run_in
-
     def branch(name: str) -> Any:
         async def answers(value: int) -> object:
             chance = Random(f"{value} {name}")
@@ -449,3 +448,55 @@ def test_the_decision_explains_output_and_missing_exactly(backend: str, join: An
         assert explained(record, by_id[record.id]) == (record.status, record.output, record.missing)
     assert len({decision.verdict for decision in decisions}) >= 2
     assert {decision.late for decision in decisions} == {True, False}
+
+
+def moody(seed: int, name: str) -> Any:
+    """A join that says anything at any time, or fails to; the same for the same members."""
+
+    def says(members: Members) -> Any:
+        chance = Random(f"{seed} {name} {sorted(members.ended)} {members.complete} {members.late}")
+        if chance.random() < 0.1:
+            raise ValueError("not today")
+        return chance.choice(["ok", "partial", "failed", "perhaps", *[None] * 12])
+
+    return says
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_whatever_functions_say_every_item_ends_once_and_nothing_is_left(backend: str) -> None:
+    async def works(value: Any, visit: Visit) -> Any:
+        chance = Random(f"{value} {visit.path}")
+        try:
+            await anyio.sleep(chance.choice([0, 0, 1, 2, 5]))
+        finally:
+            if chance.random() < 0.2:
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(1)
+        if chance.random() < 0.15:
+            raise ValueError("as told")
+        return chance.randrange(3)
+
+    def work(name: str) -> Any:
+        return map(works, name=name, concurrency=3)
+
+    async def main(seed: int) -> Counter[str]:
+        chance = Random(seed)
+        later = {"timeout": chance.choice([None, 2])}
+        room = {"max_open": chance.choice([None, 1])}
+        needed = chance.choice(["majority", "plurality", 2])
+        inner = parallel("inner", join=moody(seed, "inner"), x=work("x"), y=work("y"), **later)
+        dig = scatter("dig", split=lambda v: [v, 1, 2], each=inner, join=moody(seed, "dig"), **room)
+        poll = vote("poll", work("asked"), samples=4, needed=needed, timeout=4, on_timeout="partial")
+        outer = parallel("outer", join=moody(seed, "outer"), timeout=6, a=dig, b=poll | work("b"), c=work("c"))
+        size = chance.choice([None, 0, 1])
+        pipe = Pipeline(outer | work("last"), max_in_flight=chance.choice([1, 3]), buffer_size=size)
+        async with pipe.open(range(12)) as run:
+            statuses = Counter([record.status async for record in run.results])
+        nothing_is_left(run)
+        assert sum(run.statistics().window.settled.values()) == 12
+        return statuses
+
+    seen: Counter[str] = Counter()
+    for seed in range(60):
+        seen += run_in(backend, seed, main, seed)
+    assert seen.keys() == {"ok", "partial", "failed"}

@@ -16,7 +16,7 @@ from pipeline.config.description import load_text
 from pipeline.config.problems import ConfigError
 from pipeline.core.codec import encode
 from pipeline.core.state import ConversationState
-from stages import agent, filter, map, parallel, quorum, route, scatter
+from stages import agent, filter, loop, map, parallel, quorum, route, scatter
 from stages.agent import WORD as AGENT
 from stages.models.provider import PROVIDER
 from stages.parallel import WORD as PARALLEL
@@ -131,6 +131,17 @@ async def test_a_parallel_in_a_branch_passes_on_what_it_reduces() -> None:
     record = await one(views)
     assert record.outputs["notes"] == ["A", "X\n\nY"]
     assert list(record.outputs) == ["p", "notes"]
+
+
+async def test_in_a_loop_each_round_has_its_own_and_sees_the_one_before() -> None:
+    def reads(name: str) -> Any:
+        return agent(lambda_named(name), prompt=f"{name} {{{{ round }}}} after {{{{ notes }}}}", output_key="notes")
+
+    turns = parallel("turns", reducers={"notes": "list"}, a=reads("a"), b=reads("b"))
+    kept = map(lambda value, visit: visit.names()["notes"], name="kept")
+    record = await one(loop(turns | kept, until=lambda value: False, max_rounds=2))
+    first = '["a 1 after null", "b 1 after null"]'
+    assert record.output == [f"a 2 after {first}", f"b 2 after {first}"]
 
 
 async def test_a_reducer_that_raises_fails_the_item_and_the_run_goes_on() -> None:
