@@ -610,6 +610,21 @@ async def test_those_that_are_left_pay_and_the_last_one_if_all_leave() -> None:
 
 
 @in_virtual_time
+async def test_the_sum_over_records_is_what_the_run_used() -> None:
+    async def asks(prompt: str, state: ConversationState, visit: Visit) -> str:
+        visit.charge(Usage(input_tokens=len(prompt), requests=1), Cost(0.5, "test"))
+        return prompt
+
+    body = agent(charged) | map(Expression("{{ parts }}"), name="same")
+    stages = agent(asks) | batch(body, size=3, within=1) | batch(size=2, within=1, name="pairs")
+    async with Pipeline(stages, ordered=True).open(arriving(*((n % 4, str(n) * n) for n in range(1, 20)))) as run:
+        records = [record async for record in run.results]
+    usage, cost = run.statistics().usage, run.statistics().cost
+    assert cost is not None
+    assert total(records) == (usage.input_tokens, usage.output_tokens, usage.requests, cost.usd)
+
+
+@in_virtual_time
 async def test_an_unknown_price_is_unknown_for_each() -> None:
     async def unpriced(prompt: str, state: ConversationState, visit: Visit) -> str:
         visit.charge(Usage(requests=2), Cost(None, "unknown"))

@@ -477,9 +477,7 @@ def test_a_root_that_ends_while_a_record_of_its_children_waits_gives_one_credit_
             assert sorted(records) == [("failed", ()), ("ok", ("0#0", "0#1"))]
             window = run.statistics().window
             assert (window.in_flight, window.alive) == (0, 0)
-            assert (
-                anyio.current_time() == 51
-            )  # the credit was not to be had before, and without it no end of the source
+            assert anyio.current_time() == 51  # without a credit the source could not be asked whether it goes on
         assert run.statistics().window.peak <= pipe.bounds.items
         nothing_is_left(run)
 

@@ -253,10 +253,29 @@ async def test_as_many_failures_as_slots_and_more_do_not_stop_it() -> None:
             raise ValueError("no")
         return value
 
-    pipe = Pipeline(partition_by(key, map(body, concurrency=2)), max_in_flight=5, buffer_size=0)
-    records = await pipe.collect([(name, n) for n in range(30) for name in "abc"])
-    assert len(records) == 90
-    assert sum(record.status == "ok" for record in records) == 30
+    values = [(name, n) for n in range(30) for name in "abc"]
+    for ordered in (False, True):
+        stage = partition_by(key, map(body, concurrency=2))
+        pipe = Pipeline(stage, max_in_flight=5, buffer_size=0, ordered=ordered)
+        records = await pipe.collect(values)
+        assert sorted(record.index for record in records) == list(range(90))
+        assert sum(record.status == "ok" for record in records) == 30
+    assert [record.index for record in records] == list(range(90))
+
+
+@in_virtual_time
+async def test_parked_items_hold_no_slot() -> None:
+    async def by_key(value: Turn) -> Turn:
+        await anyio.sleep(100 if value[0] == "slow" else 1)
+        return value
+
+    pipe = Pipeline(partition_by(key, map(by_key, concurrency=2)), max_in_flight=30)
+    async with pipe.open([("slow", n) for n in range(20)] + [(f"key {n}", n) for n in range(9)]) as run:
+        for second in range(1, 10):  # all other keys have the other slot
+            await anext(run.results)
+            assert anyio.current_time() == second
+        (meter,) = run.statistics().stages
+        assert (meter.slots.borrowed, meter.slots.waiting) == (1, 0)
 
 
 @in_virtual_time
@@ -359,7 +378,11 @@ async def test_losers_of_a_race_in_the_body_keep_the_key_until_they_have_left() 
     race = parallel("race", join="any", quick=map(leaving.quick, concurrency=9), stubborn=leaving.visit())
     async with Pipeline(partition_by(key, race)).open([("a", 0), ("a", 1), ("b", 2)]) as run:
         ended = [(anyio.current_time(), record.index) async for record in run.results]
-    assert sorted(ended) == [(1, 0), (1, 2), (12, 1)]  # the item goes on at once, the next one of its key comes in later
+    assert sorted(ended) == [
+        (1, 0),
+        (1, 2),
+        (12, 1),
+    ]  # the item goes on at once, the next one of its key comes in later
     assert sorted(leaving.room) == [(0, "a", 0), (0, "b", 2), (11, "a", 1)]
     nothing_is_left(run)
 
