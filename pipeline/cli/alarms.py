@@ -35,6 +35,13 @@ class Alarms:
             case _:
                 pass
 
+    def lasting(self, event: LoopBlocked) -> None:
+        """Say what goes on while nothing else does. Called in the watchdog's thread."""
+        self._voice.note(
+            f"warning: {event.culprit} has kept the event loop for {event.seconds:.0f} s and still does, at "
+            f"{_shown(event.where)}; nothing else goes on meanwhile, not even Ctrl-C"
+        )
+
     def _blocked(self, event: LoopBlocked) -> str:
         what = f"{event.culprit} blocks the event loop, on which all else waits: {event.seconds:.2f} s"
         right = _ELSEWHERE if event.stage is None else _AGENT if event.stage in self._agents else _FUNCTION

@@ -74,6 +74,7 @@ class _Execution:
         self.interrupts: Interrupts | None = None
         self.reader_left = False
         self.failures = Failures()
+        self.alarms = Alarms(job.pipeline, job.voice)
         self.began = time.monotonic()
 
     async def main(self) -> None:
@@ -94,11 +95,12 @@ class _Execution:
         job = self.job
         async with AsyncExitStack() as stack:
             self.records = Watched(await stack.enter_async_context(job.source.open()))
-            sink, alarms = Heard(job.sink, self._hear), Alarms(job.pipeline, self.voice)
-            await job.pipeline.run(self.records, sink, watch=self._started, on_event=alarms.hear)
+            sink = Heard(job.sink, self._hear)
+            await job.pipeline.run(self.records, sink, watch=self._started, on_event=self.alarms.hear)
 
     def _started(self, run: Run) -> None:
         self.run = run
+        run.while_blocked(self.alarms.lasting)
         if self.interrupts is not None:
             self.interrupts.run = run
         self.voice.note(opening(self.job.name, self.job.pipeline, self.job.output))

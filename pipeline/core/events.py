@@ -44,8 +44,8 @@ class LoopBlocked(NamedTuple):
 
     culprit: str  #: for people: `stage 'fetch'`, `the source`, `the sink`, `code outside the stages`
     stage: str | None  #: the stage's name, if it is one
-    seconds: float
     where: str  #: the innermost line of the user's code: `file:line in function`
+    seconds: float
 
 
 class RunStalled(NamedTuple):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar, cast
 
 from anyio import WouldBlock
 
 from pipeline.core.errors import PipelineError, RunClosed, RunStopped
+from pipeline.core.events import LoopBlocked
 from pipeline.core.feeder import as_input
 from pipeline.core.item import Outcome
 from pipeline.core.machine import DrainMode, Machine
@@ -49,6 +51,12 @@ class Run:
     def wait_chain(self) -> tuple[str, ...]:
         """What the oldest open root waits for, what that waits for, and so on, in words: a line each."""
         return wait_chain(self._machine)
+
+    def while_blocked(self, alarm: Callable[[LoopBlocked], object]) -> None:
+        """Let `alarm` hear of each blockage of the loop that lasts for 5 seconds, while it lasts: in a thread, because
+        nothing on the loop can. Without a `watchdog` it never does."""
+        if self._machine.watchdog is not None:
+            self._machine.watchdog.alarm = alarm
 
     def drain(self, mode: DrainMode = "items") -> None:
         """Admit nothing more. `items`: every admitted root settles. `calls`: only model calls in flight are finished,

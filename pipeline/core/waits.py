@@ -129,13 +129,20 @@ class _Chain:
         if isinstance(frame, Root) and frame.done:
             yield f"the record of {who} waits for the reader ({len(self.machine.results)} records wait)"
         elif frame in self.at.joined:
-            label = self.at.joined[frame]
-            yield f"{who} was joined by {label!r} and waits for what was joined before it"
-            yield from self._composite(label)
+            yield from self._joined(who, frame, self.at.joined[frame])
         elif frame in self.machine.submitted:
             yield f"{who} was submitted and waits to be let in"
         else:
             yield f"{who} is on its way from one stage to the next"
+
+    def _joined(self, who: str, frame: Frame, label: str) -> Iterator[str]:
+        """What holds an item that a composite has joined and not sent on: those before it, if any."""
+        first = self.machine.composites[label].joiner.ready[0].frame
+        if first is frame:
+            yield f"{who} was joined by {label!r} and is about to be sent on"
+        else:
+            yield f"{who} was joined by {label!r} and waits for what was joined before it"
+            yield from self._item(first)
 
     def _held(self, who: str, inner: Inner) -> Iterator[str]:
         """What the group or batch waits for that holds an item."""
@@ -189,11 +196,11 @@ class _Chain:
                 yield from self._item(holder)
 
     def _threads(self, stage: str) -> Iterator[str]:
-        for threads in self.machine.threads.values():
+        threads = self.machine.threads.get(stage)
+        if threads is not None:
             now = threads.statistics()
-            if now.stage == stage and now.running:
-                left = f", {now.abandoned} of them abandoned" if now.abandoned else ""
-                yield f"{now.running} blocking calls of {stage!r} have not returned{left}"
+            left = f", {now.abandoned} of them abandoned" if now.abandoned else ""
+            yield f"{now.running} blocking calls of {stage!r} have not returned{left}"
 
     def _slots(self, crew: Workers) -> Iterator[str]:
         """Who has the slots of a stage."""

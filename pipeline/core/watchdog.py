@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -26,6 +27,9 @@ from pipeline.core.statistics import BlockedStatistics
 #: looks at the loop in the time that makes a blockage
 LOOKS = 8
 
+#: seconds after which a blockage is told while it lasts, because it may never end
+LASTING = 5.0
+
 
 class Step:
     """For how long the loop has surely been in the step that it is in, by what is seen of it every `period` seconds.
@@ -38,6 +42,7 @@ class Step:
         self.mark: object = None
         self.seconds = 0.0
         self.culprit: Culprit | None = None  #: who, once it has lasted too long
+        self.alarmed = False
         self._period = period
 
     def seen(self, mark: object, elapsed: float, worked: float) -> None:
@@ -46,7 +51,7 @@ class Step:
         if mark == self.mark:
             self.seconds += min(elapsed, max(2 * self._period, worked))
         else:  # it may have begun just now, unless it is what kept this thread from looking in time
-            self.mark, self.culprit = mark, None
+            self.mark, self.culprit, self.alarmed = mark, None, False
             self.seconds = max(0.0, min(elapsed - self._period, worked))
 
 
@@ -54,11 +59,12 @@ class Watchdog:
     """Watches the loop of one run, for the length of a `with` block on that loop, from a thread that ends with it.
 
     `told` is called on the loop once a blockage of `threshold` seconds, when it is over. One that is hardly longer may
-    be missed, and its length is what was seen of it.
+    be missed, and its length is what was seen of it. `alarm` is called in the thread, once a blockage that lasts.
     """
 
     def __init__(self, threshold: float, told: Callable[[LoopBlocked], None]) -> None:
         self.threshold = threshold
+        self.alarm: Callable[[LoopBlocked], object] | None = None
         self._told = told
         self._answers: SimpleQueue[bool] = SimpleQueue()  #: True: the loop is there; False: watch no longer
         self._ended: deque[LoopBlocked] = deque()  #: blockages that were not told yet
@@ -122,15 +128,21 @@ class Watchdog:
             at, work = now, done
             if step.seconds >= self.threshold and step.culprit is None:
                 step.culprit = culprit_of(stack)
+            self._raise_alarm(step)
         step.seen(step.mark, monotonic() - at, worked() - work)
         self._note(step)
         return answer
 
+    def _raise_alarm(self, step: Step) -> None:
+        if step.culprit is not None and step.seconds >= LASTING and self.alarm is not None and not step.alarmed:
+            step.alarmed = True
+            with suppress(Exception):  # as with listeners: what it raises changes nothing
+                self.alarm(LoopBlocked(*step.culprit, step.seconds))
+
     def _note(self, step: Step) -> None:
         """The loop has left `step`."""
         if step.culprit is not None:
-            name, stage, where = step.culprit
-            self._ended.append(LoopBlocked(name, stage, step.seconds, where))
+            self._ended.append(LoopBlocked(*step.culprit, step.seconds))
 
     def _answer(self, seconds: float) -> bool | None:
         """What the loop answers within `seconds`; None if nothing."""

@@ -275,7 +275,6 @@ async def test_what_is_joined_waits_for_room_behind_the_composite() -> None:
     assert await chain_of(views | map(forever, name="next"), range(4), buffer_size=1) == (
         "root '0' is the oldest of 4 that are open",
         "root '0' was joined by 'views' and waits for what was joined before it",
-        "'views' takes nothing in while what it has joined waits",
         "root '3' is in its sender's hand and waits for room in front of 'next' (1/1 in the buffer, 1 senders wait)",
         "stage 'next' has 1 of 1 slots taken",
         "root '1' is visited by stage 'next'",

@@ -179,8 +179,8 @@ async def test_a_host_that_blocks_its_own_loop_is_no_stage(noticed: Noticed) -> 
 
 
 async def test_a_blockage_that_the_run_ends_with_is_told_too(noticed: Noticed) -> None:
-    async with Pipeline(map(same), watchdog=0.05).open(on_event=noticed.hear):
-        await anyio.lowlevel.checkpoint()
+    async with Pipeline(map(same), watchdog=0.05).open(on_event=noticed.hear) as run:
+        await run.submit(1)  # from here on somebody watches
         noticed.block()
     assert len(noticed.events) == 1
 
@@ -197,6 +197,37 @@ async def test_each_blockage_is_told_once_and_counted_by_culprit(noticed: Notice
     longest = max(noticed.events, key=lambda event: event.seconds)
     assert counted == watchdog.BlockedStatistics("stage 'it'", 3, longest.seconds, longest.where)
     assert f"loop    stage 'it' blocked it 3 times, {longest.seconds:.2f} s at {longest.where}" in str(run.statistics())
+
+
+async def test_a_blockage_that_lasts_is_told_while_it_does_from_another_thread(
+    noticed: Noticed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "LASTING", 0.1)
+    here, heard, alarmed = threading.get_ident(), list[LoopBlocked](), threading.Event()
+
+    def alarm(event: LoopBlocked) -> None:
+        assert threading.get_ident() != here
+        assert noticed.events == []
+        heard.append(event)
+        alarmed.set()
+        raise ZeroDivisionError  # harms nobody
+
+    def block(value: object) -> object:
+        assert alarmed.wait(PATIENCE)
+        return value
+
+    async with Pipeline(map(block, name="it"), watchdog=0.05).open([1], on_event=noticed.hear) as run:
+        run.while_blocked(alarm)
+        assert len([record async for record in run.results]) == 1
+    ((during,), (after,)) = heard, noticed.events
+    assert during[:3] == after[:3]
+    assert 0.1 <= during.seconds <= after.seconds
+
+
+async def test_without_a_watchdog_nobody_raises_an_alarm() -> None:
+    async with Pipeline(map(same)).open([1]) as run:
+        run.while_blocked(lambda event: pytest.fail("nobody watches"))
+        assert len([record async for record in run.results]) == 1
 
 
 # -- who not --------------------------------------------------------------------------------------------------------
@@ -321,4 +352,3 @@ async def test_declared_as_blocking_the_same_function_runs_in_threads_and_the_lo
         assert len([record async for record in run.results]) == 100
     assert most == 10
     assert run.statistics().loop_blocked == ()
-
