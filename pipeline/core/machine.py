@@ -172,6 +172,7 @@ class Machine:
                 self.intake_changed = anyio.Event()
                 await self.intake_changed.wait()
         finally:
+            self._refuse_more()  # a submitter that comes now would wait for ever
             while self.submitted:
                 root = self.submitted.popleft()
                 root.resolve(Outcome("cancelled", first_item(root)))

@@ -14,6 +14,8 @@ from pipeline import (
     Pipeline,
     PipelineError,
     Record,
+    Run,
+    RunClosed,
     RunStopped,
     Skip,
     SourceError,
@@ -461,3 +463,31 @@ def test_a_stall_is_seen_although_somebody_sleeps_for_ever(backend: str) -> None
 
     with pytest.raises(Stalled):
         anyio.run(main, **virtual(backend))
+
+
+@BACKENDS
+def test_a_submitter_whose_turn_comes_while_the_run_is_torn_down_is_told(backend: str) -> None:
+    async def main() -> list[str]:
+        told: list[str] = []
+
+        async def ask(run: Run, value: int) -> None:
+            try:
+                told.append((await run.submit(value)).status)
+            except RunClosed:
+                told.append("closed")
+
+        async def second(value: int) -> int:
+            await anyio.sleep(1)
+            return value
+
+        async with anyio.create_task_group() as others:
+            with anyio.CancelScope() as scope:
+                async with Pipeline(map(second), max_in_flight=1).open() as run:
+                    for value in range(3):
+                        others.start_soon(ask, run, value)
+                    await anyio.sleep(0.5)
+                    scope.cancel()
+                    await anyio.sleep(1)
+        return sorted(told)
+
+    assert anyio.run(main, **virtual(backend)) == ["cancelled", "closed", "closed"]
