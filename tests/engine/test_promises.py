@@ -95,3 +95,21 @@ async def test_a_timer_that_has_run_dry_goes_on_with_the_next_deadline() -> None
             assert record.status == "failed"
             ends.append(anyio.current_time())
     assert ends == [5, 25, 45]
+
+
+@in_virtual_time
+async def test_a_drain_cuts_no_hand_over_of_a_root_whose_credit_was_waited_for() -> None:
+    async def second(value: int) -> int:
+        await anyio.sleep(1)
+        return value
+
+    async def drain() -> None:
+        await anyio.sleep(1.5)
+        run.drain("items")
+
+    pipe = Pipeline(map(second), max_in_flight=2, buffer_size=0)
+    async with pipe.open(range(9)) as run, anyio.create_task_group() as tg:
+        tg.start_soon(drain)
+        records = [record async for record in run.results]
+    assert [record.status for record in records] == ["ok"] * 3
+    assert run.statistics().window.settled["cancelled"] == 0

@@ -30,7 +30,7 @@ def line(code: Code) -> Stage:
 
 def busy(code: Code) -> Stage:
     """One slot, so that visits wait to have theirs again, and the source and others wait to come in."""
-    return code.stage(code.lends, "lends") | code.stage(code.slow, "slow")
+    return code.stage(code.lends, "lends") | code.plain("end")
 
 
 def nested(code: Code) -> Stage:
@@ -138,7 +138,7 @@ class Topology:
 
 TOPOLOGIES: dict[str, Topology] = {
     "line": Topology(line, arriving=True),
-    "busy entrance": Topology(busy, buffer_size=0, asks=(7, 8)),
+    "busy entrance": Topology(busy, values=(0, 1, 2, 3), max_in_flight=3, buffer_size=0, asks=(7, 8)),
     "nested": Topology(nested, values=(0, 1), buffer_size=0, ordered=True),
     "fanned": Topology(fanned, values=(0, 3), buffer_size=0),
     "raced": Topology(raced, values=(0, 1)),
@@ -207,6 +207,7 @@ class Host:
             await self.code.pause("reader", self.topology.pace)
 
     async def ask(self, run: Run, value: object) -> None:
+        await anyio.sleep(0.25 * (1 + self.topology.asks.index(value)))  # the source comes first
         with suppress(RunClosed):
             self.replies.append(await run.submit(value))
 
@@ -258,4 +259,5 @@ def nothing_is_left(run: Run) -> None:
     assert not machine.submitted
     assert all(not joiner.groups and not joiner.statistics().waiting for joiner in machine.joiners)
     assert not machine.window.roots
+    assert not machine.window._promised
     assert machine.over.is_set()
