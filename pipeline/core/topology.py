@@ -52,7 +52,7 @@ class Bounds:
 
 def bounds(stage: Stage, max_in_flight: int) -> Bounds:
     """Compute the bounds of a pipeline with an admission window of `max_in_flight`."""
-    items = max_in_flight * multiplicity(stage)
+    items = max_in_flight * Alive().multiplicity(stage)
     calls = most_calls(stage)
     return Bounds(max_in_flight, items, None if calls is None else min(items, calls))
 
@@ -76,36 +76,57 @@ def _within_limit(asked: tuple[object, ...], total: int) -> int:
     return min(total, limit) if isinstance(limit, int) else total
 
 
-def multiplicity(stage: Stage) -> int:
-    """The most items that one entering item can be alive as, itself included, in `stage`.
+class Alive:
+    """Counts how many items one item can be alive as.
 
-    It is in one stage of a chain at a time; in a composite it is held while its members are out. Members that a join
-    did not wait for may be on their way out, in a visit that takes its time to end, while the item is further on.
+    Each body is counted once, known by the names of its stages, which are unique in a pipeline: the ways to ask for a
+    body that is nested deep are many.
     """
-    most, held, factor = 1, 0, 1
-    for part in stage.parts():
-        most = max(most, held + factor * part.multiplicity(multiplicity, left_behind))
-        held += factor * _left_by(part, in_body=False)
-        if part.keeps:
-            held += factor  # each entering item is held while what it became is out
-            factor *= part.children
-            most = max(most, held + factor)
-    return most
 
+    def __init__(self) -> None:
+        self._most: dict[tuple[str, ...], int] = {}
+        self._left: dict[tuple[str, ...], int] = {}
 
-def left_behind(body: Stage) -> int:
-    """The most items that a finished member can leave behind in `body`."""
-    return sum(_left_by(part, in_body=True) for part in body.parts())
+    def multiplicity(self, stage: Stage) -> int:
+        """The most items that one entering item can be alive as, itself included, in `stage`.
 
+        It is in one stage of a chain at a time; in a composite it is held while its members are out. Members that a
+        join did not wait for may be on their way out, in a visit that takes its time to end, while the item is further
+        on.
+        """
+        parts = stage.parts()
+        names = tuple(part.name for part in parts)
+        if names not in self._most:
+            self._most[names] = self._most_in(parts)
+        return self._most[names]
 
-def _left_by(part: Stage, *, in_body: bool) -> int:
-    """What an item can leave behind in one stage. At the top an item goes on only if it was joined; in a body one whose
-    join failed early is a member that has ended, and what is around it goes on."""
-    everything = part.multiplicity(multiplicity, left_behind) - 1
-    several = everything > 1
-    if part.leaves_behind or (in_body and several):
-        return everything
-    return part.multiplicity(left_behind, left_behind) - 1
+    def _most_in(self, parts: Sequence[Stage]) -> int:
+        most, held, factor = 1, 0, 1
+        for part in parts:
+            most = max(most, held + factor * part.multiplicity(self.multiplicity, self.left_behind))
+            held += factor * self._left_by(part, in_body=False)
+            if part.keeps:
+                held += factor  # each entering item is held while what it became is out
+                factor *= part.children
+                most = max(most, held + factor)
+        return most
+
+    def left_behind(self, body: Stage) -> int:
+        """The most items that a finished member can leave behind in `body`."""
+        parts = body.parts()
+        names = tuple(part.name for part in parts)
+        if names not in self._left:
+            self._left[names] = sum(self._left_by(part, in_body=True) for part in parts)
+        return self._left[names]
+
+    def _left_by(self, part: Stage, *, in_body: bool) -> int:
+        """What an item can leave behind in one stage. At the top an item goes on only if it was joined; in a body one
+        whose join failed early is a member that has ended, and what is around it goes on."""
+        everything = part.multiplicity(self.multiplicity, self.left_behind) - 1
+        several = everything > 1
+        if part.leaves_behind or (in_body and several):
+            return everything
+        return part.multiplicity(self.left_behind, self.left_behind) - 1
 
 
 def walk(stage: Stage) -> Iterator[Stage]:

@@ -8,6 +8,7 @@ import pytest
 from pipeline.core.errors import InvariantError, is_bug
 from pipeline.core.joins import first
 from pipeline.core.pipeline import Pipeline
+from pipeline.core.stage import Stage
 from pipeline.core.virtual import virtual
 from stages import flat_map, parallel, scatter
 from tests.engine.usercode import Code
@@ -65,3 +66,10 @@ def test_children_of_a_flat_map_go_on_beside_the_item_that_they_came_from() -> N
 def test_a_bug_is_seen_through_groups() -> None:
     assert is_bug(ExceptionGroup("", [ValueError(), ExceptionGroup("", [InvariantError("law")])]))
     assert not is_bug(ExceptionGroup("", [ValueError()]))
+
+
+def test_nesting_costs_no_time_beyond_its_size() -> None:
+    nested: Stage = CODE.plain("innermost")
+    for depth in range(40):
+        nested = parallel(f"p{depth}", a=nested, b=CODE.plain(f"b{depth}"), join=first(1))
+    assert items(nested) == 10 * (1 + 2 * 40)
