@@ -15,8 +15,9 @@ from pipeline.core.composite import Composite, CompositeRun, member, rejoin
 from pipeline.core.decisions import decision_problems
 from pipeline.core.errors import ItemError, Problem
 from pipeline.core.groups import Group, Joined
-from pipeline.core.item import Frame, Item, Keeper
+from pipeline.core.item import Frame, Item
 from pipeline.core.names import Fields
+from pipeline.core.remains import Remains
 from pipeline.core.stage import Body, OnError, Stage, Template, as_stage
 from pipeline.core.streams import Inbox, Outbox
 from pipeline.core.templates import Expression
@@ -30,39 +31,6 @@ if TYPE_CHECKING:
 Key: TypeAlias = Callable[[object], object] | Expression
 
 _BODY = "body"
-
-
-class Inside:
-    """Counts what is left of one item in the body, and frees its key when that is nothing: also the members of a join
-    that did not wait for them, and visits that were cancelled and take their time to end. A `Keeper`."""
-
-    __slots__ = ("group", "left", "outer")
-
-    def __init__(self, group: Keyed, outer: Keeper) -> None:
-        self.group = group
-        self.outer = outer
-        self.left = 1  #: the frame of the item itself, which `outer` knows of
-
-    def grow(self) -> None:
-        self.left += 1
-        self.outer.grow()
-
-    def shrink(self) -> None:
-        self.outer.shrink()
-        self._less()
-
-    def hold(self) -> None:
-        self.left += 1
-        self.outer.hold()
-
-    def let_go(self) -> None:
-        self.outer.let_go()
-        self._less()
-
-    def _less(self) -> None:
-        self.left -= 1
-        if not self.left:
-            self.group.leave()
 
 
 class Keyed(Group):
@@ -80,12 +48,12 @@ class Keyed(Group):
         """Open the body to this item: what is to be sent in."""
         self.inside = True
         frame = self.add(_BODY)
-        frame.keeper = Inside(self, frame.keeper)
+        frame.keeper = Remains(frame.keeper, self.leave)
         self.finish_adding()
         return member(self.item, frame)
 
     def leave(self) -> None:
-        """The body is done with the item."""
+        """Nothing of the item is left in the body."""
         self.lines.next_after(self)
 
     def waits_for(self) -> tuple[str, Frame] | None:

@@ -188,11 +188,15 @@ class Batch(ABC):
         if self.root is not None:
             self.root.revoke()
 
+    def keep_credit(self) -> None:
+        """What was sent for the batch has ended: what is left behind of it stays with the last member."""
+        if self.root is not None and self.members:
+            self.root.leave_with(next(reversed(self.members)))
+
     def conclude(self) -> list[Member]:
         """The members that are left, no longer held by the batch."""
         members, self.closed = list(self.members), True
-        if self.root is not None and members:
-            self.root.leave_with(members[-1])
+        self.keep_credit()
         self.members.clear()
         for member in members:
             member.item.frame.inner = None

@@ -61,6 +61,7 @@ class Collapse(Batch):
         self.ended = True
         if not frame.retired:
             frame.retire()
+        self.keep_credit()
         for member in tuple(self.members):
             yielding(member.item.frame).no_more(member.item.frame)
 

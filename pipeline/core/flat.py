@@ -15,6 +15,7 @@ from pipeline.core.admission import Window
 from pipeline.core.batches import id_of, yielding
 from pipeline.core.item import Frame, Item, Outcome
 from pipeline.core.record import Record, Status
+from pipeline.core.remains import Remains
 from pipeline.core.results import Delivery
 from pipeline.core.root import record_of
 from pipeline.core.usage import Account
@@ -37,6 +38,7 @@ class FlatGroup:
         "label",
         "open",
         "pulling",
+        "remaining",
         "room",
         "undelivered",
         "window",
@@ -48,6 +50,7 @@ class FlatGroup:
         self.item = item
         self.window: Window = item.frame.root.window
         self.added = 0
+        self.remaining = 0  #: children of which something is left
         self.open: dict[Frame, None] = {}  #: children that have not ended
         self.held: dict[Frame, None] = {}  #: children that became something else, until those records are taken
         self.undelivered = 0
@@ -60,9 +63,10 @@ class FlatGroup:
 
     @property
     def alive(self) -> int:
-        """Children that hold memory. Under `ordered` a record that waits for its root's turn is not counted, because
-        the turn may be waiting for the children that come after it."""
-        return len(self.open) + (0 if self.window.results.ordered else self.undelivered)
+        """Children that hold memory, those included of which something is still on its way out. Under `ordered` a
+        record that waits for its root's turn is not counted, because the turn may be waiting for the children that come
+        after it."""
+        return self.remaining + (0 if self.window.results.ordered else self.undelivered)
 
     @property
     def untaken(self) -> bool:
@@ -72,6 +76,8 @@ class FlatGroup:
     def add(self) -> Frame:
         """Add the next child. Each has an account of its own; what the item had used before is in the first one's."""
         frame = Frame(self, str(self.added), self.item.frame)
+        frame.keeper = Remains(frame.keeper, self._gone)
+        self.remaining += 1
         frame.account = Account() if self.added else Account(frame.account.usage, frame.account.cost)
         self.added += 1
         self.open[frame] = None
@@ -88,6 +94,11 @@ class FlatGroup:
         if not self.closed:
             self._note("cancelled")
             self.finish_adding()
+
+    def _gone(self) -> None:
+        """Nothing of a child is left."""
+        self.remaining -= 1
+        self.room.set()
 
     # -- as a fold ----------------------------------------------------------------------------------------------
 

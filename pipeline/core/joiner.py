@@ -215,8 +215,8 @@ class Joiner:
 
     def leave(self) -> None:
         """Resolve what is held and what waits to be sent, because the composite is being torn down."""
-        for group in list(self.groups):
-            group.abandon()
+        while self.groups:  # one that is abandoned may take others along, when the group around them closes
+            next(iter(self.groups)).abandon()
         while self._ready:
             item = self._ready.popleft()
             if not item.frame.retired:

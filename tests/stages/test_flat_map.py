@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import anyio
 import pytest
 
 from pipeline import DefinitionError, Pipeline, Record
 from stages import filter, flat_map, map, parallel
+from tests.engine.schedules import run_in
 
 
 def numbers(n: int) -> Iterator[int]:
@@ -81,6 +83,32 @@ async def test_what_is_no_list_fails_the_root() -> None:
 def test_inside_a_composite_it_is_refused_with_what_to_use_instead() -> None:
     with pytest.raises(DefinitionError, match=r"flat_map can stand on the top-level chain only \(use scatter here\)"):
         Pipeline(parallel(a=flat_map(numbers)))
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_child_has_its_place_until_nothing_of_it_is_left(backend: str, ordered: bool) -> None:
+    async def quick(n: int) -> int:
+        await anyio.sleep(1)
+        return n
+
+    async def stubborn(n: int) -> int:
+        try:
+            await anyio.sleep(100)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(9)
+        return n
+
+    async def main() -> None:
+        race = parallel("race", join="any", a=map(quick, concurrency=9), b=map(stubborn, concurrency=9))
+        pipe = Pipeline(flat_map(numbers, max_children=2) | race, max_in_flight=1, ordered=ordered)
+        async with pipe.open([6]) as run:
+            assert len([record async for record in run.results]) == 6
+            assert anyio.current_time() == 30  # two at a time, each of them for ten seconds
+        assert run.statistics().window.peak == pipe.bounds.items == 1 + 2 * 3
+
+    run_in(backend, 0, main)
 
 
 async def test_leaving_early_leaves_nothing_behind() -> None:

@@ -505,6 +505,27 @@ def test_ended_while_items_are_parked_it_leaves_nothing(backend: str, after: flo
         assert settled["ok"] == len(records)
 
 
+@BACKENDS
+@pytest.mark.parametrize("how", ["abort", "leave"])
+def test_parts_of_one_item_that_are_parked_are_cancelled_once_each(backend: str, how: str) -> None:
+    async def slow(value: object) -> object:
+        await anyio.sleep(10)
+        return value
+
+    async def main() -> None:
+        each = partition_by(lambda value: value % 2, parallel("both", a=map(slow), b=map(slow, name="other")))
+        stage = scatter("dig", split=range, each=each)
+        async with Pipeline(stage).open([5, 3]) as run:
+            await anyio.sleep(1)
+            if how == "abort":
+                run.abort()
+                assert [record async for record in run.results] == []
+        nothing_is_left(run)
+        assert run.statistics().window.settled["cancelled"] == 2
+
+    run_in(backend, 0, main)
+
+
 # -- definitions ----------------------------------------------------------------------------------------------------
 
 
