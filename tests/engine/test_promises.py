@@ -113,3 +113,31 @@ async def test_a_drain_cuts_no_hand_over_of_a_root_whose_credit_was_waited_for()
         records = [record async for record in run.results]
     assert [record.status for record in records] == ["ok"] * 3
     assert run.statistics().window.settled["cancelled"] == 0
+
+
+@in_virtual_time
+async def test_an_item_that_was_revoked_in_a_buffer_is_not_visited() -> None:
+    seen: list[object] = []
+
+    async def looks(value: object) -> object:
+        seen.append(value)
+        await anyio.sleep(10)
+        return value
+
+    race = parallel("race", join="any", quick=map(quick, concurrency=3), slow=map(looks))
+    assert len(await Pipeline(race, buffer_size=3).collect([1, 2, 3])) == 3
+    assert seen == [1]
+
+
+@in_virtual_time
+async def test_a_visit_that_wants_its_slot_back_is_not_kept_waiting_by_new_items() -> None:
+    async def works(value: int, visit: Visit) -> int:
+        if value == 0:
+            async with visit.without_slot():
+                await anyio.sleep(1.5)
+        else:
+            await anyio.sleep(1)
+        return value
+
+    records = await Pipeline(map(works)).collect(range(10))
+    assert [record.index for record in records] == [1, 2, 0, *range(3, 10)]
