@@ -3,9 +3,10 @@
     python tests/seeded/check.py            all of them
     python tests/seeded/check.py -n 2 slot  those with "slot" in their names, two at a time
 
-A bug is a patch beside this file. Its first lines say what is broken and which tests have to fail; they have to fail by
-an assertion, by a broken invariant or because the run stalled, within a time limit, and to pass without the patch. A
-hang that nothing but the time limit ended counts as not noticed. Exit code 1 if a bug survives.
+A bug is a patch beside this file. Its first lines say what is broken and which tests are to notice, their ids two
+spaces apart. One of them has to fail by an assertion, by a broken invariant or because the run stalled, within a time
+limit, and all have to pass without the patch. A hang that nothing but the time limit ended counts as not noticed. Exit
+code 1 if a bug survives.
 
 Hunks are found by their text, not by line numbers, so that a patch outlives changes elsewhere in the file. Where the
 text is not found exactly once the patch is out of date, which is an error.
@@ -62,7 +63,7 @@ class Bug:
 
     name: str
     broken: str  #: what is wrong with it
-    tests: tuple[str, ...]  #: node ids of which one has to fail
+    tests: tuple[str, ...]  #: ids of tests of which one has to fail
     hunks: tuple[Hunk, ...]
 
     @classmethod
@@ -80,15 +81,13 @@ def hunks_of(lines: Sequence[str]) -> Iterator[Hunk]:
     """Read the hunks of a unified diff."""
     file, before, after = "", "", ""
     for line in (*lines, "@@"):
-        if line.startswith("+++ "):
-            after_file = line.split()[1].partition("/")[2]
         if line.startswith(("--- ", "@@")):
             if before:
                 yield Hunk(file, before, after)
             before = after = ""
-        if line.startswith("@@"):
-            file = after_file
-        elif not line.startswith(("--- ", "+++ ")):
+        elif line.startswith("+++ "):
+            file = line.split()[1].partition("/")[2]
+        else:
             before += line[1:] if line[0] in " -" else ""
             after += line[1:] if line[0] in " +" else ""
 
