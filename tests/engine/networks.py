@@ -1,29 +1,22 @@
-"""Random networks: a description that hypothesis can draw and print, the stages it stands for, and what they compute.
+"""Networks of stages as descriptions, which hypothesis can draw and print.
 
-Payloads are digested to a number before every use, so any stage can follow any other. `Oracle` computes what a root
-ends as when timing cannot matter, from the description alone.
+A network is a tuple of nodes. Payloads are digested to a number before every use, so any node can follow any other.
+What a node does is a function here, shared by the stages that `tests.engine.building` makes of it and by the oracle of
+`tests.engine.oracle`, which computes what comes out from the description alone.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-import anyio
-from anyio.lowlevel import checkpoint
-from hypothesis import strategies as st
+from typing import Any
 
 from pipeline.core.joins import Join
-from pipeline.core.stage import Chain, Stage
-from pipeline.core.visit import Visit
-from stages.function import FilterStage, MapStage
-from stages.parallel import ParallelStage
-from stages.route import route
-from stages.scatter import scatter
 
 TICK = 1.0
+FAILED_AT = 7
+
+Net = tuple[Any, ...]
 
 
 def digest(value: object) -> int:
@@ -38,29 +31,13 @@ def digest(value: object) -> int:
     return sum((place + 1) * digest(member) for place, member in enumerate(members)) % 997
 
 
-class Gauge:
-    """Counts the visits of each stage that are at work, and calls `observe` at each one."""
-
-    def __init__(self) -> None:
-        self.running: Counter[str] = Counter()
-        self.most: dict[str, int] = {}  #: the highest concurrency that each stage was ever given
-        self.observe: Callable[[], None] = lambda: None
-
-    def enter(self, name: str) -> None:
-        self.running[name] += 1
-        assert self.running[name] <= self.most[name], f"{name}: {self.running[name]} visits at once"
-        self.observe()
-
-    def leave(self, name: str) -> None:
-        self.running[name] -= 1
-
-
-# -- descriptions ---------------------------------------------------------------------------------------------------
+# -- nodes ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Work:
-    """A map. `kind` says how it waits: not at all, in an async function, or with its slot given back."""
+    """A map. `kind` says how it waits: not at all, in an async function, in one that leaves late when it is cancelled,
+    in one that is a call and needs a resource, with its slot given back, within a timeout, or in a thread."""
 
     kind: str
     pace: int
@@ -78,11 +55,31 @@ class Sieve:
 
 
 @dataclass(frozen=True)
+class Spy:
+    """A tap that takes its time, and raises at what leaves the rest 0."""
+
+    pace: int
+    on_full: Any
+
+
+@dataclass(frozen=True)
 class Par:
     branches: tuple[Net, ...]
-    join: Join
+    join: Join | None  #: None: one of its own, see `judged`
     timeout: float | None
     on_timeout: Any
+    skip_failures: bool = False
+
+
+@dataclass(frozen=True)
+class Poll:
+    """A vote: of several branches, or of one that is asked `samples` times."""
+
+    branches: tuple[Net, ...]
+    samples: int | None
+    needed: Any
+    first_of_tied: bool
+    timeout: float | None
 
 
 @dataclass(frozen=True)
@@ -105,202 +102,81 @@ class Fan:
     timeout: float | None
 
 
-Net = tuple[Any, ...]
+@dataclass(frozen=True)
+class Again:
+    """A loop, until the rest by `modulus` is 0."""
 
-FAILED_AT = 7
-
-
-def works(fails: bool) -> st.SearchStrategy[Work]:
-    return st.builds(
-        Work,
-        st.sampled_from(["plain", "async", "visit", "lend"]),
-        st.integers(0, 3),
-        st.one_of(st.none(), st.integers(0, FAILED_AT - 1)) if fails else st.none(),
-        st.integers(1, 3),
-        st.booleans() if fails else st.just(False),
-    )
+    body: Net
+    modulus: int
+    max_rounds: int
+    must: bool  #: rounds that are used up fail the item
+    waits: bool
+    skip_failures: bool = False
 
 
-def joins(most: int) -> st.SearchStrategy[Join]:
-    counts = st.integers(1, most)
-    return st.one_of(st.just(Join()), st.builds(Join, st.sampled_from(["first", "quorum"]), counts))
+@dataclass(frozen=True)
+class Lines:
+    """A partition by the rest by `keys`; a rest of `bad` is no key."""
+
+    body: Net
+    keys: int
+    waits: bool
+    bad: int | None
 
 
-timeouts = st.one_of(st.none(), st.none(), st.sampled_from([0.5, 1.5, 3.5]))
+@dataclass(frozen=True)
+class Bracket:
+    """A batch whose body works on each member by itself: a scatter over `each`, or one visit for all of them. With
+    `breaks_at` that visit fails, or gives too few results, by what all of them come to."""
+
+    each: Net | None
+    size: int
+    within: float | None
+    keys: int | None
+    weighed: bool
+    breaks_at: int | None
 
 
-@st.composite
-def pars(draw: st.DrawFn, depth: int) -> Par:
-    branches = draw(st.lists(nets(depth - 1), min_size=1, max_size=3))
-    timeout = draw(timeouts)
-    on_timeout = draw(st.sampled_from([None, "fail", "partial"])) if timeout is not None else None
-    return Par(tuple(branches), draw(joins(len(branches))), timeout, on_timeout)
+@dataclass(frozen=True)
+class Collapsed:
+    """A batch without a body."""
+
+    size: int
+    within: float | None
+    keys: int | None
+    weighed: bool
 
 
-@st.composite
-def choices(draw: st.DrawFn, depth: int) -> Choice:
-    cases = draw(st.lists(nets(depth - 1), min_size=1, max_size=2))
-    return Choice(tuple(cases), draw(st.one_of(st.none(), nets(depth - 1))), draw(st.booleans()))
+@dataclass(frozen=True)
+class Expand:
+    """A flat_map. What leaves the rest `bad` fails after its first children."""
+
+    modulus: int
+    slow: bool
+    max_children: int
+    bad: int | None
 
 
-@st.composite
-def fans(draw: st.DrawFn, depth: int) -> Fan:
-    most = draw(st.integers(1, 4))
-    return Fan(
-        draw(nets(depth - 1)),
-        draw(st.one_of(st.none(), nets(depth - 1))),
-        draw(joins(most)),
-        draw(st.integers(1, 5)),
-        draw(st.booleans()),
-        most,
-        draw(st.one_of(st.none(), st.integers(1, 3))),
-        draw(st.booleans()),
-        draw(timeouts),
-    )
+@dataclass(frozen=True)
+class Fold:
+    """A map_reduce; a total with the rest `bad` cannot be added to."""
+
+    each: Net
+    modulus: int
+    slow: bool
+    max_open: int
+    max_children: int
+    bad: int | None
 
 
-def nets(depth: int) -> st.SearchStrategy[Net]:
-    """Stages in a row, with composites nested up to `depth` deep."""
-    simple = st.one_of(works(True), works(True), st.builds(Sieve, st.booleans(), st.integers(0, 4)))
-    node = simple if depth <= 0 else st.one_of(simple, pars(depth), choices(depth), fans(depth))
-    return st.lists(node, min_size=1, max_size=3 if depth >= 2 else 2).map(tuple)
+# -- what they do ---------------------------------------------------------------------------------------------------
+
+VISIT_TIMEOUT = 1.5 * TICK
 
 
-def nodes(net: Net) -> list[Any]:
-    """Every node of a network, bodies included."""
-    found: list[Any] = []
-    for node in net:
-        found.append(node)
-        for body in bodies_of(node):
-            found += nodes(body)
-    return found
-
-
-def bodies_of(node: object) -> tuple[Net, ...]:
-    match node:
-        case Par():
-            return node.branches
-        case Choice():
-            return (*node.cases, *((node.default,) if node.default is not None else ()))
-        case Fan():
-            return (node.each, *((node.gather,) if node.gather is not None else ()))
-        case _:
-            return ()
-
-
-def timing_matters(net: Net) -> bool:
-    """Whether what a root ends as can depend on who comes first."""
-    return any(
-        getattr(node, "timeout", None) is not None or getattr(getattr(node, "join", None), "rule", "") == "first"
-        for node in nodes(net)
-    )
-
-
-# -- stages ---------------------------------------------------------------------------------------------------------
-
-
-class Builder:
-    """Makes the stages of a network; names are given in order, so they are the same for the oracle."""
-
-    def __init__(self, gauge: Gauge) -> None:
-        self.gauge = gauge
-        self._count = 0
-
-    def name(self, kind: str) -> str:
-        self._count += 1
-        return f"{kind}{self._count}"
-
-    def chain(self, net: Net) -> Stage:
-        return Chain.of(*(self.stage(node) for node in net))
-
-    def stage(self, node: object) -> Stage:
-        match node:
-            case Work():
-                return self.work(node, self.name("work"))
-            case Sieve():
-                return self.sieve(node, self.name("sieve"))
-            case Par():
-                name = self.name("par")
-                branches = tuple((f"b{place}", self.chain(net)) for place, net in enumerate(node.branches))
-                return ParallelStage(name, branches, node.join, node.timeout, node.on_timeout)
-            case Choice():
-                return self.choice(node, self.name("choice"))
-            case Fan():
-                return self.fan(node, self.name("fan"))
-        raise TypeError(node)
-
-    def work(self, node: Work, name: str) -> Stage:
-        gauge = self.gauge
-        gauge.most[name] = node.concurrency
-
-        def plain(value: object) -> int:
-            return worked(node, value)
-
-        async def waits(value: object) -> int:
-            gauge.enter(name)
-            try:
-                await anyio.sleep(digest(value) * node.pace % 4 * TICK)
-            finally:
-                gauge.leave(name)
-            return worked(node, value)
-
-        async def lends(value: object, visit: Visit) -> int:
-            gauge.enter(name)
-            try:
-                if node.kind == "lend":
-                    gauge.leave(name)
-                    try:
-                        async with visit.without_slot():
-                            await anyio.sleep(digest(value) * node.pace % 4 * TICK)
-                    finally:
-                        gauge.running[name] += 1
-                    gauge.leave(name)
-                    gauge.enter(name)
-                await checkpoint()
-            finally:
-                gauge.leave(name)
-            return worked(node, value)
-
-        function: Any = {"plain": plain, "async": waits, "visit": lends, "lend": lends}[node.kind]
-        return MapStage(name, node.concurrency, "skip" if node.skip_failures else None, function)
-
-    def sieve(self, node: Sieve, name: str) -> Stage:
-        async def waits(value: object) -> bool:
-            await anyio.sleep(TICK)
-            return passes(node, value)
-
-        def plain(value: object) -> bool:
-            return passes(node, value)
-
-        return FilterStage(name, 1, None, waits if node.waits else plain)
-
-    def choice(self, node: Choice, name: str) -> Stage:
-        async def waits(value: object) -> str:
-            await anyio.sleep(TICK)
-            return label_of(node, value)
-
-        cases = {f"c{place}": self.chain(net) for place, net in enumerate(node.cases)}
-        default = None if node.default is None else self.chain(node.default)
-        by = waits if node.waits else lambda value: label_of(node, value)
-        return route(cases, by=by, default=default, name=name)
-
-    def fan(self, node: Fan, name: str) -> Stage:
-        async def slowly(value: object) -> Any:
-            for part in parts_of(node, value):
-                await anyio.sleep(TICK / 2)
-                yield part
-
-        return scatter(
-            name,
-            split=slowly if node.slow_split else lambda value: parts_of(node, value),
-            each=self.chain(node.each),
-            gather=None if node.gather is None else self.chain(node.gather),
-            join=node.join,
-            timeout=node.timeout,
-            max_children=node.max_children,
-            max_open=node.max_open,
-            on_excess="truncate" if node.truncate else "fail",
-        )
+def pause(node: Work, value: object) -> float:
+    """Seconds that a visit waits."""
+    return digest(value) * node.pace % 4 * TICK
 
 
 def worked(node: Work, value: object) -> int:
@@ -314,102 +190,131 @@ def passes(node: Sieve, value: object) -> bool:
     return digest(value) % 5 != node.drop_at
 
 
+def judged(values: Mapping[str, object], failed: int) -> str:
+    """What a join of its own says when every member has ended."""
+    if not values or digest(values) % 5 == 0:
+        return "failed"
+    return "partial" if failed or digest(values) % 5 == 1 else "ok"
+
+
+def answer(value: object) -> int:
+    """What votes are compared by."""
+    return digest(value) % 3
+
+
 def label_of(node: Choice, value: object) -> str:
     return f"c{digest(value) % (len(node.cases) + 1)}"
 
 
-def parts_of(node: Fan, value: object) -> list[int]:
+def parts_of(node: Fan | Expand | Fold, value: object) -> list[int]:
     number = digest(value)
     return [number + place for place in range(number % node.modulus)]
 
 
-# -- what they compute ----------------------------------------------------------------------------------------------
+def enough(node: Again, value: object) -> bool:
+    return digest(value) % node.modulus == 0
 
 
-class End(NamedTuple):
-    """How an item ends: `ok`, with what it lacks, `failed` or `skipped`."""
-
-    status: str
-    value: Any = None
-    missing: tuple[str, ...] = ()
+def key_of(keys: int, bad: int | None, value: object) -> object:
+    key = digest(value) % keys
+    return {} if key == bad else key
 
 
-class Oracle:
-    """Computes ends without an engine. Names are counted as `Builder` counts them: node first, then its bodies."""
+def weight_of(value: object) -> int:
+    return 1 + digest(value) % 3
 
-    def __init__(self, net: Net) -> None:
-        self.net = net
 
-    def root(self, value: object) -> End:
-        return self._body(self.net, value, (), 0)
+def together(node: Bracket, values: Sequence[object]) -> list[int]:
+    if node.breaks_at is not None and digest(values) % 5 == node.breaks_at:
+        if digest(values) % 2:
+            raise ValueError("these do not go together")
+        values = values[1:]
+    return [(digest(value) * 5 + 1) % 101 for value in values]
 
-    def _body(self, net: Net, value: object, missing: tuple[str, ...], before: int) -> End:
-        end = End("ok", value, missing)
-        for node in net:
-            if end.status == "ok":
-                end = self._node(node, end, before + 1)
-            before += size((node,))
-        return end
 
-    def _node(self, node: object, end: End, here: int) -> End:
-        value, missing = end.value, end.missing
-        match node:
-            case Work():
-                try:
-                    return End("ok", worked(node, value), missing)
-                except ValueError:
-                    return End("skipped" if node.skip_failures else "failed")
-            case Sieve():
-                return end if passes(node, value) else End("skipped")
-            case Par():
-                ends: dict[str, End] = {}
-                before = here
-                for place, net in enumerate(node.branches):
-                    ends[f"b{place}"] = self._body(net, value, missing, before)
-                    before += size(net)
-                joined = join(f"par{here}", ends, node.join, missing)
-                if joined.status != "ok":
-                    return joined
-                return joined._replace(value={label: one.value for label, one in ends.items() if one.status == "ok"})
-            case Choice():
-                place = digest(value) % (len(node.cases) + 1)
-                before = here + sum(size(net) for net in node.cases[:place])
-                if place < len(node.cases):
-                    return self._body(node.cases[place], value, missing, before)
-                return End("failed") if node.default is None else self._body(node.default, value, missing, before)
-            case Fan():
-                return self._fan(node, end, here)
-        raise TypeError(node)
+def expanded(node: Expand, value: object) -> Iterator[int]:
+    yield from parts_of(node, value)
+    if digest(value) % FAILED_AT == node.bad:
+        raise ValueError("no more of these")
 
-    def _fan(self, node: Fan, end: End, here: int) -> End:
-        parts, missing = parts_of(node, end.value), end.missing
-        if len(parts) > node.max_children:
-            if not node.truncate:
-                return End("failed")
-            parts, missing = parts[: node.max_children], (*missing, f"fan{here}.rest")
-        ends = {str(place): self._body(node.each, part, end.missing, here) for place, part in enumerate(parts)}
-        joined = join(f"fan{here}", ends, node.join, missing)
-        if joined.status != "ok":
-            return joined
-        values = [one.value for one in ends.values() if one.status == "ok"]
-        if node.gather is None:
-            return joined._replace(value=values)
-        return self._body(node.gather, values, joined.missing, here + size(node.each))
+
+def added(node: Fold, total: int, value: object) -> int:
+    if node.bad is not None and total % FAILED_AT == node.bad:
+        raise ValueError(f"{total} cannot be added to")
+    return (total * 7 + digest(value)) % 997
+
+
+# -- asking about them ----------------------------------------------------------------------------------------------
+
+
+def bodies_of(node: object) -> tuple[Net, ...]:
+    match node:
+        case Par() | Poll():
+            return node.branches
+        case Choice():
+            return (*node.cases, *((node.default,) if node.default is not None else ()))
+        case Fan():
+            return (node.each, *((node.gather,) if node.gather is not None else ()))
+        case Again() | Lines():
+            return (node.body,)
+        case Bracket():
+            return () if node.each is None else (node.each,)
+        case Fold():
+            return (node.each,)
+        case _:
+            return ()
+
+
+def nodes(net: Net) -> Iterator[Any]:
+    """Every node of a network, each before its bodies."""
+    for node in net:
+        yield node
+        for body in bodies_of(node):
+            yield from nodes(body)
 
 
 def size(net: Net) -> int:
-    return len(nodes(net))
+    return sum(1 for _ in nodes(net))
 
 
-def join(name: str, ends: Mapping[str, End], rule: Join, missing: tuple[str, ...]) -> End:
-    """Join ends where timing cannot matter: all and quorum without a timeout."""
-    ok = [one for one in ends.values() if one.status == "ok"]
-    failed = [one for one in ends.values() if one.status == "failed"]
-    if (rule.rule == "all" and failed) or (rule.rule == "quorum" and len(ok) < rule.k):
-        return End("failed")
-    lacks: list[str] = []
-    for slot, one in ends.items():
-        if one.status == "failed":
-            lacks.append(f"{name}.{slot}")
-        lacks += [what for what in one.missing if what not in missing]
-    return End("ok", None, (*missing, *lacks))
+def is_calm(net: Net) -> bool:
+    """Whether nothing can fail, be skipped or be missing, whatever goes in."""
+    return all(_is_calm(node) for node in nodes(net))
+
+
+def _is_calm(node: object) -> bool:
+    match node:
+        case Work():
+            return node.fail_at is None and node.kind != "timed"
+        case Par():
+            return node.join == Join() and node.timeout is None
+        case Choice():
+            return node.default is not None
+        case Again():
+            return not node.must
+        case Lines():
+            return node.bad is None
+        case Bracket():
+            return node.breaks_at is None
+        case _:
+            return isinstance(node, Spy)
+
+
+def timing_matters(net: Net) -> bool:
+    """Whether what an item ends as can depend on who comes first, or on who is in a batch with it."""
+    for node in nodes(net):
+        join = getattr(node, "join", None)
+        if getattr(node, "timeout", None) is not None or (join is not None and join.leaves_members):
+            return True
+        if isinstance(node, Bracket) and not (_is_calm(node) and (node.each is None or is_calm(node.each))):
+            return True
+    return False
+
+
+def has(net: Net, *kinds: type) -> bool:
+    return any(isinstance(node, kinds) for node in nodes(net))
+
+
+def waits_between_children(net: Net) -> bool:
+    """Whether a drain may end an iteration over children before its last one."""
+    return any(getattr(node, "slow_split", False) or getattr(node, "slow", False) for node in nodes(net))
