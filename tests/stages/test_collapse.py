@@ -443,6 +443,35 @@ def test_a_root_whose_time_is_up_takes_its_children_out_of_every_batch(backend: 
 
 @BACKENDS
 @pytest.mark.parametrize("ordered", [False, True])
+def test_a_child_has_its_place_until_nothing_is_left_of_the_batch_that_it_was_alone_in(
+    backend: str, ordered: bool
+) -> None:
+    async def quick(values: object) -> object:
+        await anyio.sleep(1)
+        return values
+
+    async def stubborn(values: object) -> object:
+        try:
+            await anyio.sleep(100)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(9)
+        return values
+
+    async def main() -> None:
+        race = parallel("race", join="any", a=map(quick, concurrency=9), b=map(stubborn, concurrency=9))
+        pipe = Pipeline(flat_map(numbers, max_children=2) | gathered(1) | race, max_in_flight=1, ordered=ordered)
+        async with pipe.open([6]) as run:
+            assert len([record async for record in run.results]) == 6
+            assert anyio.current_time() == 30  # two at a time, each of them for ten seconds
+        assert run.statistics().window.peak <= pipe.bounds.items
+        nothing_is_left(run)
+
+    run_in(backend, 0, main)
+
+
+@BACKENDS
+@pytest.mark.parametrize("ordered", [False, True])
 def test_a_root_that_ends_while_a_record_of_its_children_waits_gives_one_credit_back(
     backend: str, ordered: bool
 ) -> None:
