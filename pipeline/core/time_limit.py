@@ -13,7 +13,7 @@ from typing import TypeVar
 import anyio
 from anyio import CancelScope
 
-from pipeline.core.errors import ItemError
+from pipeline.core.errors import ItemError, is_bug
 
 T = TypeVar("T")
 
@@ -21,17 +21,25 @@ T = TypeVar("T")
 async def within(seconds: float | None, stage: str, visit: Awaitable[T]) -> T:
     """Await `visit`, which is cancelled after `seconds` if that is not None.
 
-    What it returns at that instant or later is refused, so that a result never depends on which of two timers of one
-    instant comes first. Raises `ItemError` of type `VisitTimeout`.
+    What it returns or raises at that instant or later is refused, so that a result never depends on which of two timers
+    of one instant comes first, nor on what goes wrong while a visit that is too late cleans up. Raises `ItemError` of
+    type `VisitTimeout`, from that error if there is one.
     """
     if seconds is None:
         return await visit
     deadline = anyio.current_time() + seconds
-    with CancelScope(deadline=deadline):
-        result = await visit
-        if anyio.current_time() < deadline:
-            return result
-    raise ItemError(f"stage {stage!r} did not end within {seconds:g} s", type="VisitTimeout", retryable=True)
+    late: Exception | None = None
+    try:
+        with CancelScope(deadline=deadline):
+            result = await visit
+            if anyio.current_time() < deadline:
+                return result
+    except Exception as error:
+        if anyio.current_time() < deadline or is_bug(error):
+            raise
+        late = error
+    text = f"stage {stage!r} did not end within {seconds:g} s"
+    raise ItemError(text, type="VisitTimeout", retryable=True) from late
 
 
 def is_duration(value: object) -> bool:

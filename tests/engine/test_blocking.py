@@ -11,8 +11,10 @@ import pytest
 
 from pipeline import ConversationState, DefinitionError, ItemError, Pipeline, Run
 from pipeline.core.agent import stage_of_agent
+from pipeline.core.errors import Failure
 from pipeline.core.stage import Stage
 from pipeline.core.threads import BlockingStatistics
+from pipeline.core.virtual import virtual
 from stages import filter, map, parallel
 
 
@@ -220,6 +222,43 @@ async def test_what_a_function_raises_in_time_is_its_own() -> None:
     (record,) = await Pipeline(map(raises, timeout=10)).collect(["x"])
     assert record.error is not None
     assert (record.error.type, record.error.message) == ("Mine", "mine")
+
+
+async def fails_as_it_leaves(value: object) -> None:
+    try:
+        await anyio.sleep_forever()
+    except BaseException:
+        raise ValueError("cleanup failed")  # noqa: B904 - as users write it
+
+
+async def fails_as_its_children_leave(value: object) -> None:
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(fails_as_it_leaves, value)
+
+
+async def fails_at_that_instant(value: object) -> None:
+    with anyio.CancelScope(shield=True):
+        await anyio.sleep(1)
+    raise ValueError("cleanup failed")
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("function", [fails_as_it_leaves, fails_as_its_children_leave, fails_at_that_instant])
+def test_what_a_visit_raises_when_its_time_is_up_is_the_cause_and_not_the_failure(
+    backend: str, function: Callable[[object], object]
+) -> None:
+    async def main() -> Failure | None:
+        (record,) = await Pipeline(map(function, name="f", timeout=1)).collect(["x"])
+        return record.error
+
+    error = anyio.run(main, **virtual(backend))
+    assert error is not None
+    assert (error.type, error.retryable, error.message) == ("VisitTimeout", True, "stage 'f' did not end within 1 s")
+    assert error.cause is not None
+    cause = error.cause.__cause__
+    while isinstance(cause, ExceptionGroup):
+        (cause,) = cause.exceptions
+    assert repr(cause) == "ValueError('cleanup failed')"
 
 
 def told(stage: Stage) -> list[str]:
