@@ -20,8 +20,10 @@ from pipeline.core.errors import (
     Skip,
     SourceError,
 )
+from pipeline.core.events import BatchFlushed, Event, JoinDecided, LoopBlocked, RunStalled
 from pipeline.core.item import Item
 from pipeline.core.leaf import LeafStage
+from pipeline.core.members import Ended, Members
 from pipeline.core.pipeline import Pipeline
 from pipeline.core.ports import Sink, Source
 from pipeline.core.record import Input, Record
@@ -30,20 +32,27 @@ from pipeline.core.stage import Chain, Stage
 from pipeline.core.state import ConversationState, Message
 from pipeline.core.statistics import Statistics
 from pipeline.core.usage import Cost, Usage
+from pipeline.core.virtual import Stalled, virtual
 from pipeline.core.visit import Visit
 
 __all__ = [
     "Agent",
+    "BatchFlushed",
     "Chain",
     "ConversationState",
     "Cost",
     "DefinitionError",
+    "Ended",
+    "Event",
     "Failure",
     "Input",
     "InvariantError",
     "Item",
     "ItemError",
+    "JoinDecided",
     "LeafStage",
+    "LoopBlocked",
+    "Members",
     "Message",
     "Pipeline",
     "PipelineError",
@@ -51,13 +60,16 @@ __all__ = [
     "Record",
     "Run",
     "RunClosed",
+    "RunStalled",
     "RunStopped",
     "Sink",
     "Skip",
     "Source",
     "SourceError",
     "Stage",
+    "Stalled",
     "Statistics",
     "Usage",
     "Visit",
+    "virtual",
 ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from pipeline.core.asking import ask
-from pipeline.core.batches import Batch, Member, share_out
+from pipeline.core.batches import Batch, Member, id_of, share_out
 from pipeline.core.collapse import Collapse
 from pipeline.core.composite import Composite, CompositeRun
 from pipeline.core.deadlines import Deadlines
@@ -155,7 +155,8 @@ class BatchRun(CompositeRun):
         """Send a batch on, full or not."""
         self._close(batch)
         if self.scope.machine.listening:
-            event = BatchFlushed(batch.label, len(batch.members), batch.weight, trigger)
+            ids = tuple(id_of(member.item.frame) for member in batch.members)
+            event = BatchFlushed(batch.label, ids, batch.weight, trigger)
             self.scope.machine.emit(event)
         item = batch.seal()
         if isinstance(batch, Bracket):

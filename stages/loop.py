@@ -11,12 +11,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
+from pipeline.core.agent import AGENT_CONCURRENCY
+from pipeline.core.arity import accepts
 from pipeline.core.composite import Composite, CompositeRun, rejoin
 from pipeline.core.decisions import decision_problems, whole
 from pipeline.core.errors import Failure, ItemError, Problem
 from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Frame, Item, Outcome
-from pipeline.core.leaf import LeafStage, Plain, Process, Visited, accepts
+from pipeline.core.leaf import LeafStage, Plain, Process, Visited
 from pipeline.core.names import Fields
 from pipeline.core.stage import Body, Chain, OnError, Stage, Template, as_stage
 from pipeline.core.templates import Expression
@@ -163,12 +165,16 @@ class LoopStage(Composite):
     def thins(self) -> bool:
         return True
 
+    def _slots_of_until(self) -> int:
+        """A plain function never waits; one that may, because it asks somebody, is asked for several items at once."""
+        return 1 if UntilStage("", until=self.until).plain() is not None else AGENT_CONCURRENCY
+
     def placeholders(self) -> Mapping[str, object]:
         """What the outputs of the body are before a first round has made them."""
         return dict.fromkeys(self.body.produces())
 
     def bodies(self) -> Mapping[str, Body]:
-        until = UntilStage(self.until_key, until=self.until, owner=self.name)
+        until = UntilStage(self.until_key, self._slots_of_until(), until=self.until, owner=self.name)
         names = frozenset({"round", *self.body.produces()})
         return {"body": Body(Chain.of(self.body, until), names, total=whole(self.max_rounds), role="round")}
 

@@ -20,7 +20,7 @@ from pipeline.core.decisions import decision_problems, whole
 from pipeline.core.errors import ItemError, Problem, is_bug
 from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Frame, Item, Missing, Outcome
-from pipeline.core.iteration import each_of, resolved
+from pipeline.core.iteration import CUT, each_of, resolved
 from pipeline.core.names import Fields, unknown_names
 from pipeline.core.stage import Body, OnError, Stage, Template, as_stage
 from pipeline.core.templates import Expression
@@ -140,14 +140,18 @@ class MapReduceStage(Composite):
         try:
             result = await resolved(split_of(self.split, group.item))
             async with aclosing(each_of(result, "split")) as parts:
-                while not group.closed and (pulled := await run.scope.machine.pulls.next(parts, group)):
+                while pulled := await run.scope.machine.pulls.next(parts, group):
                     await self._send_part(group, run, pulled[0])
+                    if group.closed:
+                        return
         except Exception as error:
             if is_bug(error):
                 raise
             if not group.closed:
                 run.fail(group.item, error)
             return
+        if pulled is None:
+            group.lacks += (Missing(f"{self.name}.rest", CUT),)
         group.finish_adding()
 
     async def _send_part(self, group: Folding, run: CompositeRun, part: object) -> None:

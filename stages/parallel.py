@@ -92,7 +92,8 @@ class ParallelStage(Composite):
         state = item.state
         for key, reducer in self.reducers:
             writers = [label for label, stage in self.branches if label in items and key in stage.produces()]
-            written = {label: items[label].state.outputs[key] for label in writers}
+            outputs = {label: items[label].state.outputs for label in writers}
+            written = {label: found[key] for label, found in outputs.items() if key in found}
             state = state.add_output(key, reduced(key, reducer, written))
         return Item(item.value, state, item.frame, item.missing)
 

@@ -16,8 +16,8 @@ import anyio
 from pipeline.core.composite import Composite, CompositeRun, rejoin
 from pipeline.core.errors import Failure, ItemError, Problem, is_bug
 from pipeline.core.groups import Group, Joined
-from pipeline.core.item import Item, Missing
-from pipeline.core.iteration import each_of, resolved
+from pipeline.core.item import Item
+from pipeline.core.iteration import CUT, each_of, resolved
 from pipeline.core.joiner import Rules
 from pipeline.core.joins import Join, JoinLike, OnTimeout, join_problems
 from pipeline.core.names import Fields
@@ -138,9 +138,9 @@ class ChildrenStage(Composite):
             group.fail(Failure.of(ItemError(text, type="TooManyChildren"), self.name))
             return
         if truncated:
-            item, text = group.item, f"split gave more than max_children {options.max_children} parts"
-            rest = Missing(f"{self.name}.rest", text)
-            group.item = Item(item.value, item.state, item.frame, (*item.missing, rest))
+            group.lack("rest", f"split gave more than max_children {options.max_children} parts")
+        elif pulled is None and not group.closed:
+            group.lack("rest", CUT)
         group.finish_adding()
 
     async def _send_child(self, group: Group, run: CompositeRun, part: object) -> None:

@@ -80,6 +80,17 @@ def abandoned(now: Statistics) -> list[str]:
     ]
 
 
+def dropped(now: Statistics) -> list[str]:
+    """What taps did not keep up with, and what their functions raised, a line a tap."""
+    lines: list[str] = []
+    for tap in now.taps:
+        if tap.dropped:
+            lines.append(f"dropped: {tap.dropped:,} of {tap.seen:,} that passed tap {tap.name!r}")
+        if tap.failed:
+            lines.append(f"tap {tap.name!r}: its function raised {tap.failed:,} times, last {tap.error}")
+    return lines
+
+
 def closing(verb: str, now: Statistics, seconds: float) -> str:
     """The last line: counts, time, tokens and money."""
     settled = [f"{count:,} {status}" for status, count in now.window.settled.items() if count]

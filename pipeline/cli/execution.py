@@ -16,7 +16,7 @@ import anyio
 from anyio import create_task_group
 
 from pipeline.cli.alarms import Alarms
-from pipeline.cli.closing import Failures, abandoned, closing, opening, verdict
+from pipeline.cli.closing import Failures, abandoned, closing, dropped, opening, verdict
 from pipeline.cli.ends import Heard, Watched
 from pipeline.cli.exits import BROKEN, OK, OUTPUT_CLOSED, REFUSED, SOME_FAILED, code_of, told
 from pipeline.cli.interrupts import Interrupts, watch_reader
@@ -147,7 +147,7 @@ class _Execution:
         if now is not None:
             if not now.window.admitted and error is None and code == OK and not self.none_wanted:
                 self.voice.note(f"warning: no records in {', '.join(_title(path) for path in self.job.inputs)}")
-            for line in (*self.failures.lines(), *abandoned(now)) if code != OUTPUT_CLOSED else ():
+            for line in (*self.failures.lines(), *dropped(now), *abandoned(now)) if code != OUTPUT_CLOSED else ():
                 self.voice.note(line)
             to_its_end = error is None and code in (OK, SOME_FAILED, REFUSED)
             self.voice.note(closing("done" if to_its_end else "stopped", now, time.monotonic() - self.began))

@@ -31,10 +31,10 @@ Trigger: TypeAlias = Literal["size", "time", "end", "drain"]
 
 
 class BatchFlushed(NamedTuple):
-    """A batch was sent on, and why."""
+    """A batch was sent on, and why. Who is in it may depend on timing, and is told here."""
 
     stage: str
-    items: int
+    items: tuple[str, ...]  #: the ids of its members, in their order; `id#k` for a part of a root
     weight: float
     trigger: Trigger
 

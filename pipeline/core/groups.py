@@ -137,6 +137,12 @@ class Group:
         self.revoke()
         self.item.frame.resolve(Outcome("cancelled", self.item))
 
+    def lack(self, what: str, reason: str) -> None:
+        """Name something that the group does without, whatever its members say."""
+        item = self.item
+        lacks = (*item.missing, Missing(f"{self.label}.{what}", reason))
+        self.item = Item(item.value, item.state, item.frame, lacks)
+
     def tally(self) -> Tally:
         """How the members stand; `ok` includes partial ones."""
         return Tally(self.ok, self.failed, self.skipped, self.open_members, self.complete)
@@ -185,7 +191,8 @@ class Group:
             return
         join = self.joiner.rules.join
         if join.function is not None:
-            self._ask(late=False)
+            if self.outcomes or (self.complete and not self.members):  # it judges what has ended
+                self._ask(late=False)
             return
         verdict = decide(join, self.tally())
         if verdict is not None:

@@ -10,6 +10,9 @@ from anyio import CancelScope, move_on_after
 
 from pipeline.core.errors import ItemError
 
+#: why an item is partial whose iterator was cut by a drain
+CUT = "the run took nothing more in before split had given every part"
+
 #: seconds that a user's async iterator has to close
 CLOSING_SECONDS = 5.0
 
@@ -56,9 +59,9 @@ class Pulls:
         for scope in self._waiting:
             scope.cancel()
 
-    async def next(self, members: AsyncIterator[object], holder: Holder) -> tuple[object, ...]:
-        """The next member as a tuple of one, or an empty one at the end, after `close`, or when `holder.pulling`, set
-        for the length of the wait, was cancelled."""
+    async def next(self, members: AsyncIterator[object], holder: Holder) -> tuple[object, ...] | None:
+        """The next member as a tuple of one, or an empty one at the end; None after `close`, or when `holder.pulling`,
+        set for the length of the wait, was cancelled."""
         with CancelScope() as scope:
             if self._closed:
                 scope.cancel()
@@ -67,11 +70,11 @@ class Pulls:
             try:
                 return (await anext(members),)
             except StopAsyncIteration:
-                pass
+                return ()
             finally:
                 self._waiting.discard(scope)
                 holder.pulling = None
-        return ()
+        return None
 
 
 class Holder(Protocol):

@@ -54,3 +54,18 @@ def test_with_v_a_failure_in_the_users_code_has_its_place_and_the_record_does_no
     assert b"penstock_mine" not in done.out
     quiet = penstock(*args, stdin=b"not json\n", cwd=tmp_path)
     assert str(code) not in quiet.err
+
+
+def test_what_a_tap_did_not_keep_up_with_is_told_at_the_end(tmp_path: Path) -> None:
+    (tmp_path / "penstock_slow.py").write_text("import time\n\n\ndef look(value):\n    time.sleep(30)\n")
+    (tmp_path / "penstock_bad.py").write_text("def look(value):\n    raise ValueError('no')\n")
+    for module, tap in (("slow", "blocking: true, buffer: 1"), ("bad", "buffer: 64")):
+        file = tmp_path / f"{module}.yaml"
+        file.write_text(f"version: 1\nstages: [{{tap: look, call: 'penstock_{module}:look', {tap}}}]\n")
+        done = penstock("run", file, "--allow-import", f"./penstock_{module}", stdin=b"a\nb\nc\n", cwd=tmp_path)
+        said = [line for line in done.words if "tap 'look'" in line]
+        expected = "dropped: 3 of 3 that passed tap 'look'"
+        assert said == [
+            expected if module == "slow" else "tap 'look': its function raised 3 times, last ValueError: no"
+        ]
+        assert done.code == 0

@@ -66,6 +66,20 @@ async def test_a_function_decides_as_soon_as_it_says_so_and_the_others_are_cance
 
 
 @in_virtual_time
+async def test_a_function_is_not_asked_before_a_member_has_ended() -> None:
+    asked: list[int] = []
+
+    def any_value(members: Members) -> Any:
+        asked.append(len(members.ended))
+        return "ok" if members.values else "failed"
+
+    record = await one(parallel("p", join=any_value, a=after("a", 1), b=after("b", 2)), "v")
+    assert (record.status, record.output, asked) == ("ok", {"a": "v"}, [1])
+    empty = await one(scatter("s", split=lambda value: [], each=after("e", 1), join=any_value), "v")
+    assert (empty.status, asked) == ("failed", [1, 0])
+
+
+@in_virtual_time
 async def test_a_function_that_says_partial_leaves_a_partial_record_that_names_who_was_not_waited_for() -> None:
     views = parallel(
         "p",
@@ -169,7 +183,6 @@ async def test_a_function_sees_members_in_declaration_order_and_is_asked_after_e
     sieve = filter(lambda value: False, name="sieve")
     await one(parallel("p", join=looks, a=after("a", 3), b=after("b", 2, "fails"), c=sieve, d=after("d", 1)), "v")
     assert [dict(members.ended) for members in seen] == [
-        {},
         {"c": Ended("skipped")},
         {"c": Ended("skipped"), "d": Ended("ok", "v")},
         {"b": Ended("failed", None, "b failed"), "c": Ended("skipped"), "d": Ended("ok", "v")},
@@ -231,7 +244,7 @@ async def test_when_the_time_is_up_the_function_is_asked_once_more_and_then_on_t
     assert (await one(views(content, on_timeout="fail"), "v")).status == "partial"
     early = await one(views(lost))
     assert (early.status, early.error and early.error.message) == ("failed", "too early")
-    assert anyio.current_time() == 12
+    assert anyio.current_time() == 13
 
 
 @in_virtual_time

@@ -149,9 +149,9 @@ async def test_a_batch_goes_when_it_has_its_size_when_its_first_item_has_waited_
     records, events = await flushed(Pipeline(judge.stage(within=1.0)), source)
     assert judge.got == [(1, ["a", "b"]), (3, ["c", "d", "e"]), (3.9, ["f", "g"])]
     assert events == [
-        BatchFlushed("three", 2, 2.0, "time"),
-        BatchFlushed("three", 3, 3.0, "size"),
-        BatchFlushed("three", 2, 2.0, "end"),
+        BatchFlushed("three", ("0", "1"), 2.0, "time"),
+        BatchFlushed("three", ("2", "3", "4"), 3.0, "size"),
+        BatchFlushed("three", ("5", "6"), 2.0, "end"),
     ]
     assert len(records) == 7
 
@@ -178,7 +178,7 @@ async def test_a_drain_lets_a_batch_go_at_once() -> None:
         records = [record async for record in run.results]
         assert anyio.current_time() == 2
     assert [record.output for record in records] == ["<a>", "<b>"]
-    assert events == [BatchFlushed("three", 2, 2.0, "drain")]
+    assert events == [BatchFlushed("three", ("0", "1"), 2.0, "drain")]
     nothing_is_left(run)
 
 
@@ -209,7 +209,7 @@ async def test_a_batch_never_weighs_more_than_its_size_unless_one_item_does() ->
     stage = judge.stage(size=10, weight=lambda value: value)
     records, events = await flushed(Pipeline(stage), [4, 4, 4, 12, 1, 9, 1, 0, 10, 0.5])
     assert judge.batches == [[4, 4], [4], [12], [1, 9], [1, 0], [10], [0.5]]
-    assert [(event.items, event.weight, event.trigger) for event in events] == [  # type: ignore[union-attr]
+    assert [(len(event.items), event.weight, event.trigger) for event in events] == [  # type: ignore[union-attr]
         (2, 8, "size"),
         (1, 4, "size"),
         (1, 12, "size"),

@@ -93,6 +93,16 @@ async def test_until_may_be_async_and_may_ask_for_the_visit() -> None:
 
 
 @in_virtual_time
+async def test_an_until_that_waits_is_asked_for_several_items_at_once() -> None:
+    async def judged(value: int) -> bool:
+        await anyio.sleep(1)
+        return True
+
+    await Pipeline(loop(map(int), until=judged, max_rounds=2)).collect(range(10))
+    assert anyio.current_time() == 1
+
+
+@in_virtual_time
 async def test_the_last_round_goes_on_when_all_are_used_up() -> None:
     (record,) = await Pipeline(until(max_rounds=2)).collect([0])
     assert (record.status, reached(record)) == ("ok", (2, 2, True))

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from pipeline import DefinitionError, ItemError, Pipeline, Record
+from pipeline import DefinitionError, Item, ItemError, LeafStage, Pipeline, Record
 from pipeline.config.description import load_text
 from pipeline.config.problems import ConfigError
 from pipeline.core.codec import encode
@@ -367,3 +367,17 @@ async def test_a_function_or_a_majority_joins_in_a_file(join: str, answers: int)
 def test_a_file_without_a_reducer_is_told_the_line_to_add() -> None:
     with pytest.raises(DefinitionError, match=r"give 'views' a reducer for it, as reducers: \{notes: list\}"):
         read(FILE.replace("    reducers: {notes: concat}\n", ""))
+
+
+@in_virtual_time
+async def test_a_branch_that_leaves_out_an_output_of_its_own_is_left_out_of_its_reducer() -> None:
+    class Forgetful(LeafStage):
+        def produces(self) -> Mapping[str, None]:
+            return {"notes": None}
+
+        async def process(self, item: Item) -> Item:
+            return item
+
+    stage = parallel("p", a=writes("one", "x"), b=Forgetful("forgetful"), reducers={"notes": "list"})
+    record = await one(stage)
+    assert (record.status, record.outputs["notes"]) == ("ok", ["x"])
