@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, ClassVar, cast
 import anyio
 from anyio import BrokenResourceError, EndOfStream
 
+from pipeline.core.arity import accepts
 from pipeline.core.errors import CallsClosed, InvariantError, Problem, Skip
 from pipeline.core.flat import FlatGroup
 from pipeline.core.item import Item
 from pipeline.core.iteration import Pulls, each_of, resolved
-from pipeline.core.leaf import accepts
 from pipeline.core.stage import Stage, Template
 from pipeline.core.streams import Inbox, Outbox, hand_over
 from pipeline.core.templates import Expression

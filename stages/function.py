@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
+from pipeline.core.arity import accepts
 from pipeline.core.errors import DefinitionError, Problem
 from pipeline.core.item import Item
-from pipeline.core.leaf import LeafStage, Plain, Process, Visited, accepts
+from pipeline.core.leaf import LeafStage, Plain, Process, Visited
 from pipeline.core.placing import Place, placing_problems, runner_of
 from pipeline.core.stage import OnError, Stage, Template
 from pipeline.core.state import ConversationState, Outputs

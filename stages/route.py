@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, cast
 
 from pipeline.calls.schema import Schema
 from pipeline.core.agent import Agent, AgentStage, is_agent, stage_of_agent
+from pipeline.core.arity import accepts
 from pipeline.core.composite import Composite, CompositeRun, member, rejoin
 from pipeline.core.errors import CallsClosed, DefinitionError, InvariantError, ItemError, Problem, Skip
 from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Item
-from pipeline.core.leaf import LeafStage, Process, Visited, accepts
+from pipeline.core.leaf import LeafStage, Process, Visited
 from pipeline.core.names import Fields
 from pipeline.core.stage import Body, OnError, Stage, as_bodies, as_stage
 from pipeline.core.streams import Inbox, Outbox

@@ -16,9 +16,10 @@ import anyio
 from anyio import create_task_group, move_on_after
 from anyio.lowlevel import checkpoint
 
+from pipeline.core.arity import accepts
 from pipeline.core.errors import Failure, Problem, is_bug
 from pipeline.core.item import Item
-from pipeline.core.leaf import LeafStage, Process, accepts
+from pipeline.core.leaf import LeafStage, Process
 from pipeline.core.placing import Place, Runner, placing_problems, runner_of
 from pipeline.core.statistics import TapStatistics
 from pipeline.core.streams import BURST, Inbox, Outbox

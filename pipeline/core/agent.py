@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast, runtime_checkable
 
+from pipeline.core.arity import accepts
 from pipeline.core.codec import encode
 from pipeline.core.errors import DefinitionError, ItemError, Problem
 from pipeline.core.item import Item
-from pipeline.core.leaf import LeafStage, Process, Visited, accepts
+from pipeline.core.leaf import LeafStage, Process, Visited
 from pipeline.core.mutation import watched
 from pipeline.core.names import Fields
 from pipeline.core.placing import Place, placing_problems, runner_of

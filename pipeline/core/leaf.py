@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from pipeline.core.arity import accepts
 from pipeline.core.errors import Problem
 from pipeline.core.item import Item
 from pipeline.core.mutation import watched
@@ -85,15 +86,3 @@ def sent_on(name: str, item: Item, result: object) -> Visited:
     if result is None or isinstance(result, Item):
         return result
     return item.output(name, result)
-
-
-def accepts(function: Callable[..., object], count: int) -> bool:
-    """Say whether `function` takes `count` positional arguments of its own accord."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # some builtins have no signature
-        return False
-    required = [
-        p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
-    ]
-    return len(required) >= count

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
+from pipeline.core.arity import accepts
 from pipeline.core.errors import Problem
-from pipeline.core.leaf import accepts
 from pipeline.core.threads import Threads, is_blocking
 from pipeline.core.time_limit import is_duration, within
 
