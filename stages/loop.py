@@ -7,6 +7,7 @@ the body by the feedback edge, as a member of the same group: one item in, one i
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
@@ -189,7 +190,7 @@ class LoopStage(Composite):
         if type(self.max_rounds) is not int or self.max_rounds < 1:
             text = f"must be a whole number of at least 1, got {self.max_rounds!r}"
             found.append(Problem(self.name, "max_rounds", text))
-        if self.max_cost is not None and not (type(self.max_cost) in (int, float) and self.max_cost > 0):
+        if self.max_cost is not None and not (type(self.max_cost) in (int, float) and 0 < self.max_cost < math.inf):
             found.append(Problem(self.name, "max_cost", f"must be above 0 US dollars, got {self.max_cost!r}"))
         if self.on_exhausted not in ("last", "fail"):
             found.append(Problem(self.name, "on_exhausted", f"must be last or fail, got {self.on_exhausted!r}"))

@@ -14,6 +14,7 @@ from pipeline.core.ballot import Key, Majority, key_problems
 from pipeline.core.errors import ItemError, Problem, is_bug
 from pipeline.core.members import VERDICTS, JoinFunction, Members, Verdict
 from pipeline.core.templates import Expression
+from pipeline.core.time_limit import is_duration
 
 Rule: TypeAlias = Literal["all", "first", "quorum", "custom"]
 OnTimeout: TypeAlias = Literal["fail", "partial"]
@@ -40,8 +41,8 @@ class Join:
             return
         if self.rule == "all" and self.k:
             raise ValueError(f"join 'all' takes no number, got {self.k}")
-        if self.rule != "all" and self.k < 1:
-            raise ValueError(f"join {self.rule!r} needs a number of at least 1, got {self.k}")
+        if self.rule != "all" and (type(self.k) is not int or self.k < 1):
+            raise ValueError(f"join {self.rule!r} needs a number of at least 1, got {self.k!r}")
 
     def __str__(self) -> str:
         if self.function is None:
@@ -181,8 +182,8 @@ def join_problems(
         yield from key_problems(stage, "join", join.function.key)
     if join.k > most:
         yield Problem(stage, "join", f"{join} cannot be reached with {most} members", f"at most {most}")
-    if timeout is not None and not timeout > 0:
-        yield Problem(stage, "timeout", f"must be above 0 seconds, got {timeout!r}")
+    if timeout is not None and not is_duration(timeout):
+        yield Problem(stage, "timeout", f"must be a number of seconds above 0, got {timeout!r}")
     if on_timeout not in (None, "fail", "partial"):
         yield Problem(stage, "on_timeout", f"must be fail or partial, got {on_timeout!r}")
     if on_timeout is not None and timeout is None:

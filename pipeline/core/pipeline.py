@@ -28,6 +28,7 @@ from pipeline.core.record import Record
 from pipeline.core.run import Run
 from pipeline.core.stage import ERROR_ACTIONS, OnError, Stage, as_stage
 from pipeline.core.statistics import Statistics
+from pipeline.core.time_limit import is_duration
 from pipeline.core.topology import Bounds, bounds, doubts, fuse, problems, stalls, walk
 
 
@@ -185,7 +186,7 @@ class Pipeline:
             found.append(Problem(None, "on_error", f"must be one of {right}, or a function, got {self.on_error!r}"))
         for option in ("item_timeout", "watchdog", "stall_timeout"):
             seconds = getattr(self, option)
-            if seconds is not None and not (_is_number(seconds) and seconds > 0):
+            if seconds is not None and not is_duration(seconds):
                 found.append(Problem(None, option, f"must be a number of seconds above 0, got {seconds!r}"))
         most = self.max_failures
         if most is not None and not (_is_number(most) and 0 <= most <= (1 if isinstance(most, float) else most)):

@@ -89,8 +89,9 @@ def test_joins_that_cannot_be_are_refused_with_what_was_given() -> None:
         ValueError, match=r"must be 'all', 'any', 'majority', first\(k\), quorum\(k\) or a function, got 'most'"
     ):
         Join.of("most")
-    with pytest.raises(ValueError, match="join 'quorum' needs a number of at least 1, got 0"):
-        quorum(0)
+    for wrong in (0, -1, "2", True, 1.5):
+        with pytest.raises(ValueError, match=f"join 'quorum' needs a number of at least 1, got {wrong!r}"):
+            quorum(wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="join 'all' takes no number, got 2"):
         Join("all", 2)
 

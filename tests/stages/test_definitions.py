@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from pipeline import DefinitionError, Pipeline
 from pipeline.cli.definition import Changes, read_text
 from pipeline.config.problems import ConfigError
-from stages import agent, flat_map, map, parallel, route, scatter
+from pipeline.core.stage import Stage
+from stages import agent, flat_map, map, parallel, route, scatter, vote
 from tests.stages.models import ScriptedModel
 
 
@@ -128,11 +130,32 @@ def test_max_failures_is_a_count_or_a_share(wrong: object) -> None:
     assert all(Pipeline(map(same), max_failures=right) for right in (0, 10, 0.0, 0.5, 1.0, None))
 
 
-@pytest.mark.parametrize("wrong", [True, 0, -1.0, "5"])
-def test_item_timeout_is_a_number_of_seconds(wrong: object) -> None:
-    assert problems(lambda: map(same), item_timeout=wrong) == [
-        f"pipeline, item_timeout: must be a number of seconds above 0, got {wrong!r}"
+NO_TIMES = [True, 0, -1.0, "5", "30s", math.inf, math.nan]
+
+
+@pytest.mark.parametrize("option", ["item_timeout", "watchdog", "stall_timeout"])
+@pytest.mark.parametrize("wrong", NO_TIMES)
+def test_a_time_of_the_pipeline_is_a_number_of_seconds(option: str, wrong: object) -> None:
+    assert problems(lambda: map(same), **{option: wrong}) == [
+        f"pipeline, {option}: must be a number of seconds above 0, got {wrong!r}"
     ]
+    assert all(Pipeline(map(same), **{option: right}) for right in (1, 0.5, None))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **options: parallel("s", a=map(same), **options),
+        lambda **options: scatter("s", split=list, each=map(same), **options),
+        lambda **options: vote("s", map(same), samples=3, **options),
+    ],
+)
+@pytest.mark.parametrize("wrong", NO_TIMES)
+def test_the_time_of_a_join_is_a_number_of_seconds(make: Callable[..., Stage], wrong: object) -> None:
+    assert problems(lambda: make(timeout=wrong)) == [
+        f"stage 's', timeout: must be a number of seconds above 0, got {wrong!r}"
+    ]
+    assert all(Pipeline(make(timeout=right)) for right in (1, 0.5, None))
 
 
 def test_labels_in_code_are_text() -> None:

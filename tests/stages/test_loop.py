@@ -612,6 +612,7 @@ async def test_a_submitted_record_goes_round_and_a_caller_who_leaves_takes_it_al
         ({"max_rounds": True}, "stage 'loop', max_rounds: must be a whole number of at least 1, got True"),
         ({"max_cost": 0}, "stage 'loop', max_cost: must be above 0 US dollars, got 0"),
         ({"max_cost": math.nan}, "stage 'loop', max_cost: must be above 0 US dollars, got nan"),
+        ({"max_cost": math.inf}, "stage 'loop', max_cost: must be above 0 US dollars, got inf"),
         ({"max_cost": "5"}, "stage 'loop', max_cost: must be above 0 US dollars, got '5'"),
         ({"on_exhausted": "stop"}, "stage 'loop', on_exhausted: must be last or fail, got 'stop'"),
         ({"on_error": "x"}, "stage 'loop', on_error: must be one of dead_letter, skip, fail, or a function, got 'x'"),

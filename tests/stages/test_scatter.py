@@ -182,7 +182,7 @@ def test_max_open_lowers_the_bound() -> None:
         ({"max_children": 0}, "must be a whole number of at least 1, got 0"),
         ({"join": quorum(5), "max_children": 4}, r"quorum\(5\) cannot be reached with 4 members"),
         ({"on_timeout": "partial"}, "has no effect without a timeout"),
-        ({"timeout": 0}, "must be above 0 seconds"),
+        ({"timeout": 0}, "must be a number of seconds above 0"),
     ],
 )
 def test_options_that_cannot_work_are_refused(options: dict[str, object], text: str) -> None:

@@ -139,7 +139,10 @@ def test_a_vote_is_a_value() -> None:
             lambda: vote("v", map(str), samples=3, key=3),  # type: ignore[arg-type]
             "stage 'v', key: must be a function or an expression, got 3",
         ),
-        (lambda: vote("v", map(str), samples=3, timeout=0), "stage 'v', timeout: must be above 0 seconds, got 0"),
+        (
+            lambda: vote("v", map(str), samples=3, timeout=0),
+            "stage 'v', timeout: must be a number of seconds above 0, got 0",
+        ),
         (
             lambda: vote("v", map(str), samples=3, on_timeout="partial"),
             "stage 'v', on_timeout: has no effect without a timeout (add timeout)",
