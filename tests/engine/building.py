@@ -123,10 +123,11 @@ class Builder:
     # -- leaves -------------------------------------------------------------------------------------------------
 
     def work(self, node: net.Work, name: str) -> Stage:
-        self.gauge.add(name, node.concurrency, movable=True)
+        concurrency = 1 if node.kind == "plain" else node.concurrency
+        self.gauge.add(name, concurrency, movable=True)
         options: dict[str, Any] = {
             "name": name,
-            "concurrency": node.concurrency,
+            "concurrency": concurrency,
             "on_error": "skip" if node.skip_failures else None,
         }
         function = self.function(node, name)

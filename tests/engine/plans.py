@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from tests.engine.drawing import evenly, tops, weighted
-from tests.engine.networks import TICK, Collapsed, Expand, Net, timing_matters, waits_between_children
+from tests.engine.networks import TICK, Collapsed, Expand, Net, has, timing_matters, waits_between_children
 
 #: seconds for which nothing ever stands still here
 LONG = 60.0
@@ -56,17 +56,19 @@ class Plan:
 
     @property
     def undisturbed(self) -> bool:
-        """Whether every record of the source has to come out."""
+        """Whether every record of the source has to come out, as the network makes it."""
         ends = {"drain items", "drain calls", "abort"}
         leaves = self.take is not None and self.then == "leave"
         disturbed = leaves or self.ending is not None or self.source.startswith("broken")
-        return not disturbed and self.max_failures is None and not any(act in ends for _, act in self.acts)
+        limited = self.max_failures is not None or self.item_timeout is not None
+        return not disturbed and not limited and not any(act in ends for _, act in self.acts)
 
     @property
     def predictable(self) -> bool:
-        """Whether the oracle knows how each item ends that ends at all."""
+        """Whether the oracle knows how each item ends that is not cut short."""
         cut = waits_between_children(self.net) and not self.undisturbed
-        return self.item_timeout is None and not cut and not timing_matters(self.net)
+        left = self.item_timeout is not None and has(self.net, Collapsed)  # members of a batch leave it
+        return not cut and not left and not timing_matters(self.net)
 
     @property
     def joined(self) -> bool:
