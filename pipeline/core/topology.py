@@ -177,7 +177,7 @@ def _wrong(stage: Stage, available: Mapping[str, Fields | None], *, in_body: boo
                 yield Problem(owner_of(part), option, misuse.message, misuse.hint)
         for body in part.bodies().values():
             seen = {"vars": names["vars"]} if body.alone else names
-            yield from _wrong(body.stage, {**seen, **dict.fromkeys(body.names)}, in_body=True)
+            yield from _wrong(body.stage, {**seen, **dict.fromkeys(sorted(body.names))}, in_body=True)
         if part.forgets:
             names = {"vars": names["vars"]}
         names.update(part.produces())
