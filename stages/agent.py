@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 from pipeline.calls.parameters import PARAMETERS, Parameters
 from pipeline.calls.schema import Schema, SchemaLike
 from pipeline.core.agent import AGENT_CONCURRENCY, AgentStage, is_agent, stage_of_agent
+from pipeline.core.decisions import read_template
 from pipeline.core.errors import DefinitionError, Problem
 from pipeline.core.names import Fields, fields_of, suggestion
 from pipeline.core.ports import OpenModel, Reply, Resource
@@ -108,7 +109,7 @@ def agent(
     asks = ModelAgent(
         name,
         as_model(model),
-        Template(system) if isinstance(system, str) else system,
+        None if system is None else read_template(name, "system", system),
         Schema.of(output) if output is not None else None,
         conversation,
         {option: value for option, value in parameters.items() if value is not None},

@@ -16,7 +16,7 @@ from pipeline.core.batches import Batch, Member, id_of, share_out
 from pipeline.core.collapse import Collapse
 from pipeline.core.composite import Composite, CompositeRun
 from pipeline.core.deadlines import Deadlines
-from pipeline.core.decisions import decision_problems
+from pipeline.core.decisions import decision_problems, read_decision
 from pipeline.core.errors import Failure, ItemError, Problem
 from pipeline.core.events import BatchFlushed, Trigger
 from pipeline.core.groups import Group, Joined
@@ -321,15 +321,13 @@ def batch(
     and leaves one record with `inputs`, the ids; that form stands on the top-level chain only.
 
     A batch goes when it has `size` items, when the first of them has waited `within` seconds, at the end of the input
-    and when a run drains. With `weight`, a function or expression that gives a number, `size` is the most that a batch
-    may weigh, checked before an item is added; one that is heavier goes alone. With `key` a batch has items of one key
-    only. `within=None` waits until it is full, and is refused where that could be for ever.
+    and when a run drains. With `weight`, a function of the payload alone or an expression, which gives a number, `size`
+    is the most that a batch may weigh, checked before an item is added; one that is heavier goes alone. With `key`, the
+    same kind of thing, a batch has items of one key only. `within=None` waits until it is full, and is refused where
+    that could be for ever.
     """
-    return BatchStage(name, None if body is None else as_stage(body), size, within, _read(weight), _read(key), on_error)
-
-
-def _read(decision: Callable[..., object] | Expression | str | None) -> Callable[..., object] | Expression | None:
-    return Expression(decision) if isinstance(decision, str) else decision
+    over = None if body is None else as_stage(body)
+    return BatchStage(name, over, size, within, read_decision(weight), read_decision(key), on_error)
 
 
 def _from_file(name: str, *, body: Stage | None = None, **values: object) -> BatchStage:

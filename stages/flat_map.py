@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 import anyio
 from anyio import BrokenResourceError, EndOfStream
 
-from pipeline.core.arity import accepts
+from pipeline.core.decisions import decision_problems, read_decision
 from pipeline.core.errors import CallsClosed, InvariantError, Problem, Skip
 from pipeline.core.flat import FlatGroup
 from pipeline.core.item import Item
@@ -21,7 +21,7 @@ from pipeline.core.streams import Inbox, Outbox, hand_over
 from pipeline.core.templates import Expression
 from pipeline.core.visit import template_names
 from pipeline.core.words import Field, Word
-from stages.function import Function, name_of
+from stages.function import OUTPUT, Function, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,9 +65,7 @@ class FlatMapStage(Stage):
         if type(self.max_children) is not int or self.max_children < 1:
             text = f"must be a whole number of at least 1, got {self.max_children!r}"
             found.append(Problem(self.name, "max_children", text))
-        if not isinstance(self.function, Expression) and accepts(self.function, 2):
-            found.append(Problem(self.name, None, "its function takes the payload only, not the visit"))
-        return tuple(found)
+        return (*found, *decision_problems(self.name, None, self.function))
 
     async def run(self, inbox: Inbox, outbox: Outbox, scope: Scope) -> None:
         meter = scope.meter(self.name, 1)
@@ -146,10 +144,14 @@ class FlatMapStage(Stage):
         return function.evaluate(template_names(item)) if isinstance(function, Expression) else function(item.value)
 
 
-def flat_map(function: Callable[..., object], *, name: str | None = None, max_children: int = 1000) -> FlatMapStage:
-    """Expand each item into the members of what `function` gives for its payload: a list, or an iterator, which may be
-    async. Inside a composite use `scatter`, which joins its children again."""
-    return FlatMapStage(name or name_of(function), function, max_children)
+def flat_map(
+    function: Callable[..., object] | Expression | str, *, name: str | None = None, max_children: int = 1000
+) -> FlatMapStage:
+    """Expand each item into the members of what `function` gives for its payload, or an expression, which needs a
+    `name`: a list, or an iterator, which may be async. Inside a composite use `scatter`, which joins its children
+    again."""
+    read = read_decision(function)
+    return FlatMapStage(name or name_of("flat_map", read, OUTPUT), read, max_children)
 
 
 def _from_file(name: str, *, value: Expression, max_children: int = 1000) -> FlatMapStage:

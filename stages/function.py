@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
 from pipeline.core.arity import accepts
+from pipeline.core.decisions import Misread, decision_problems, read_decision
 from pipeline.core.errors import DefinitionError, Problem
 from pipeline.core.item import Item
 from pipeline.core.leaf import LeafStage, Plain, Process, Visited
@@ -64,6 +65,7 @@ class FunctionStage(LeafStage):
 
     def problems(self, *, in_body: bool) -> tuple[Problem, ...]:
         found = super().problems(in_body=in_body)
+        found += tuple(decision_problems(self.name, None, self.function, visit=True))
         if found:
             return found
         if isinstance(self.function, Expression):
@@ -76,6 +78,9 @@ class FunctionStage(LeafStage):
         if self.blocking and self.cpu:
             text = "it can run in worker threads or in worker processes, not in both"
             return (Problem(self.name, "cpu", text, "leave blocking or cpu out"),)
+        if self.concurrency != 1 and self.plain() is not None:
+            text = "has no effect on a plain function, which never waits"
+            return (Problem(self.name, "concurrency", text, "leave it out, or run it with blocking or cpu"),)
         return tuple(placing_problems(self.name, self.function, self.place, self.timeout, parameters=1))
 
     def next_item(self, item: Item, result: object) -> Visited:
@@ -165,7 +170,7 @@ class FilterStage(FunctionStage):
 
 
 def map(
-    function: Callable[..., object] | Callable[..., Awaitable[object]],
+    function: Callable[..., object] | Callable[..., Awaitable[object]] | Expression | str,
     *,
     name: str | None = None,
     concurrency: int = 1,
@@ -174,7 +179,8 @@ def map(
     timeout: float | None = None,
     on_error: OnError | None = None,
 ) -> MapStage:
-    """Apply `function` to each payload: `fn(value)` or `fn(value, visit)`, plain or async.
+    """Apply `function` to each payload: `fn(value)` or `fn(value, visit)`, plain or async; or an expression over the
+    names in view, such as `"{{ draft.title }}"`, which needs a `name`.
 
     Its result is the payload that goes on and the output under `name` (the function's own by default). `blocking` runs
     it in worker threads, `concurrency` at a time; what of the visit is async stays out of its reach there. `cpu` runs
@@ -184,11 +190,12 @@ def map(
     starts with the function, not with the wait for a thread. The function is cancelled, its process killed; a thread
     cannot be stopped, so it runs on, keeps its place among the `concurrency`, and its result is refused.
     """
-    return MapStage(name or name_of(function), concurrency, on_error, function, blocking, cpu, timeout)
+    read = read_decision(function)
+    return MapStage(name or name_of("map", read, OUTPUT), concurrency, on_error, read, blocking, cpu, timeout)
 
 
 def filter(
-    function: Callable[..., object] | Callable[..., Awaitable[object]],
+    function: Callable[..., object] | Callable[..., Awaitable[object]] | Expression | str,
     *,
     name: str | None = None,
     concurrency: int = 1,
@@ -199,17 +206,25 @@ def filter(
 ) -> FilterStage:
     """Let items pass for which `function` says true; the others are skipped and leave no record. Options are those of
     `map`."""
-    return FilterStage(name or name_of(function), concurrency, on_error, function, blocking, cpu, timeout)
+    read = read_decision(function)
+    return FilterStage(name or name_of("filter", read, COUNTS), concurrency, on_error, read, blocking, cpu, timeout)
 
 
-def name_of(function: Callable[..., object]) -> str:
-    """The name of a function's stage: its own. A lambda has none, so its stage is to be named."""
-    name = getattr(function, "__name__", type(function).__name__)
-    if name == "<lambda>":
-        raise DefinitionError(
-            Problem(None, "name", "a lambda has no name", "pass name='…', so that its output can be found")
-        )
-    return str(name)
+#: what the name of a stage is for
+OUTPUT, COUNTS = "so that its output can be found", "by which its counts can be found"
+
+
+def name_of(kind: str, function: object, use: str) -> str:
+    """The name of a function's stage: its own. A lambda and an expression have none, so their stage is to be named."""
+    if isinstance(function, Misread):
+        raise DefinitionError(Problem(None, kind, function.message, function.hint))
+    if not callable(function) and not isinstance(function, Expression):
+        raise DefinitionError(Problem(None, kind, f"needs a function, got {function!r:.60}"))
+    name = str(getattr(function, "__name__", type(function).__name__))
+    if name == "<lambda>" or isinstance(function, Expression):
+        what = "a lambda" if name == "<lambda>" else "an expression"
+        raise DefinitionError(Problem(None, "name", f"{what} has no name", f"pass name='…', {use}"))
+    return name
 
 
 def _map_from_file(name: str, **values: object) -> MapStage:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 from pipeline.core.agent import AGENT_CONCURRENCY
 from pipeline.core.arity import accepts
 from pipeline.core.composite import Composite, CompositeRun, rejoin
-from pipeline.core.decisions import decision_problems, whole
+from pipeline.core.decisions import decision_problems, read_decision, whole
 from pipeline.core.errors import Failure, ItemError, Problem
 from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Frame, Item, Outcome
@@ -186,7 +186,7 @@ class LoopStage(Composite):
         return {f"{self.name}_rounds": {}, f"{self.name}_exhausted": {}, self.name: last_fields(self.body)}
 
     def problems(self, *, in_body: bool) -> tuple[Problem, ...]:
-        found = [*decision_problems(self.name, "until", self.until)]
+        found = [*decision_problems(self.name, "until", self.until, given="the output of a round", visit=True)]
         if type(self.max_rounds) is not int or self.max_rounds < 1:
             text = f"must be a whole number of at least 1, got {self.max_rounds!r}"
             found.append(Problem(self.name, "max_rounds", text))
@@ -245,8 +245,7 @@ def loop(
     After `max_rounds` rounds, or when they have cost `max_cost` US dollars or more, the last one's output goes on and
     `<name>_exhausted` is true; with `on_exhausted="fail"` the item fails.
     """
-    decision = Expression(until) if isinstance(until, str) else until
-    return LoopStage(name, as_stage(body), decision, max_rounds, max_cost, on_exhausted, on_error)
+    return LoopStage(name, as_stage(body), read_decision(until), max_rounds, max_cost, on_exhausted, on_error)
 
 
 def _from_file(name: str, *, body: Stage, **values: object) -> LoopStage:

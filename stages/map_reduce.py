@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeAlias
 import anyio
 
 from pipeline.core.composite import Composite, CompositeRun, rejoin
-from pipeline.core.decisions import decision_problems, whole
+from pipeline.core.decisions import decision_problems, read_decision, whole
 from pipeline.core.errors import ItemError, Problem, is_bug
 from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Frame, Item, Missing, Outcome
@@ -111,7 +111,8 @@ class MapReduceStage(Composite):
 
     def problems(self, *, in_body: bool) -> tuple[Problem, ...]:
         found = [*decision_problems(self.name, "split", self.split)]
-        found += decision_problems(self.name, "reduce", self.reduce, at_once=True)
+        given = "the total and an output"
+        found += decision_problems(self.name, "reduce", self.reduce, given=given, count=2, at_once=True)
         if in_body:
             text = "map_reduce can stand on the top-level chain only"
             found.append(Problem(self.name, None, text, "use scatter here, whose gather sees all outputs at once"))
@@ -188,17 +189,17 @@ def map_reduce(
 
     `map_reduce(agent("chapter", ...), split=chapters, reduce="{{ total + [value] }}", initial=[])`
 
-    `split` gives the parts, as a list or an iterator, which may be async and is paused while `max_open` of them are out
-    or wait to be folded in. `reduce(total, value)` is a plain function, or an expression over those two names, and gets
-    the outputs in the order of the parts, whatever the timing; `initial` is what it begins with, copied for each item.
-    A part that fails fails the item; one that is skipped (`on_error="skip"` in the body) is left out. The messages of
-    the parts are not kept.
+    `split`, a function of the payload alone or an expression, gives the parts, as a list or an iterator, which may be
+    async and is paused while `max_open` of them are out or wait to be folded in. `reduce(total, value)` is a plain
+    function, or an expression over those two names, and gets the outputs in the order of the parts, whatever the
+    timing; `initial` is what it begins with, copied for each item. A part that fails fails the item; one that is
+    skipped (`on_error="skip"` in the body) is left out. The messages of the parts are not kept.
     """
     return MapReduceStage(
         name,
-        Expression(split) if isinstance(split, str) else split,
+        read_decision(split),
         as_stage(each),
-        Expression(reduce) if isinstance(reduce, str) else reduce,
+        read_decision(reduce),
         initial,
         max_open,
         max_children,

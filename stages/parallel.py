@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from pipeline.core.composite import Composite, CompositeRun, member, rejoin
+from pipeline.core.decisions import function_problems
 from pipeline.core.errors import DefinitionError, Problem
 from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Item
@@ -16,6 +17,8 @@ from pipeline.core.names import Fields, join_names, suggestion
 from pipeline.core.stage import Body, OnError, Stage, as_bodies
 from pipeline.core.words import Field, Word
 from stages.reducers import REDUCERS, Reducer, reduced
+
+_TWO = "what has been reduced so far and one more output"
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,10 @@ class ParallelStage(Composite):
     def _reducer_problems(self) -> Iterator[Problem]:
         outputs = [name for _, stage in self.branches for name in stage.produces()]
         for key, reducer in self.reducers:
-            if not callable(reducer) and reducer not in REDUCERS:
+            if callable(reducer):
+                for wrong in function_problems(self.name, "reducers", reducer, given=_TWO, count=2, at_once=True):
+                    yield replace(wrong, message=f"of {key!r} {wrong.message}", hint=_word_for(reducer) or wrong.hint)
+            elif reducer not in REDUCERS:
                 text = f"of {key!r} must be one of {', '.join(REDUCERS)}, or a function, got {reducer!r}"
                 yield Problem(self.name, "reducers", text, suggestion(str(reducer), REDUCERS))
             if key not in outputs:
@@ -96,6 +102,12 @@ class ParallelStage(Composite):
             written = {label: found[key] for label, found in outputs.items() if key in found}
             state = state.add_output(key, reduced(key, reducer, written))
         return Item(item.value, state, item.frame, item.missing)
+
+
+def _word_for(reducer: Callable[..., object]) -> str | None:
+    """What was meant by a builtin that is called as one of the words is."""
+    name = getattr(reducer, "__name__", "")
+    return f"did you mean {name!r}?" if name in REDUCERS else None
 
 
 def last_fields(stage: Stage) -> Fields | None:
@@ -132,7 +144,7 @@ def parallel(
         raise DefinitionError(Problem(name, "branches", f"{', '.join(twice)} given twice"))
     cases = as_bodies({**(branches or {}), **more})
     kept = tuple((reducers or {}).items())
-    return ParallelStage(name, cases, Join.of(join), timeout, on_timeout, on_error, kept)
+    return ParallelStage(name, cases, Join.read(name, join), timeout, on_timeout, on_error, kept)
 
 
 def _from_file(name: str, **values: object) -> ParallelStage:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from pipeline.core.asking import ask
 from pipeline.core.composite import Composite, CompositeRun, member, rejoin
-from pipeline.core.decisions import decision_problems
+from pipeline.core.decisions import decision_problems, read_decision
 from pipeline.core.errors import ItemError, Problem
 from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Frame, Item
@@ -184,11 +184,10 @@ def partition_by(
 ) -> PartitionStage:
     """One item of a key in `body` at a time, in order of arrival: `partition_by("{{ input.user }}", agent(...))`.
 
-    `key` is a function of the payload, which may be async, or an expression. Items of other keys go by, as many at once
+    `key` is a function of the payload alone, which may be async, or an expression. Items of other keys go by, as many
     as the body's stages allow. They come out in order of arrival for each key.
     """
-    found = Expression(key) if isinstance(key, str) else key
-    return PartitionStage(name, as_stage(body), found, on_error)
+    return PartitionStage(name, as_stage(body), read_decision(key), on_error)
 
 
 def _from_file(name: str, *, key: Key, body: Stage, **values: object) -> PartitionStage:

@@ -16,6 +16,7 @@ from pipeline.calls.schema import Schema
 from pipeline.core.agent import Agent, AgentStage, is_agent, stage_of_agent
 from pipeline.core.arity import accepts
 from pipeline.core.composite import Composite, CompositeRun, member, rejoin
+from pipeline.core.decisions import decision_problems, read_decision
 from pipeline.core.errors import CallsClosed, DefinitionError, InvariantError, ItemError, Problem, Skip
 from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Item
@@ -113,6 +114,9 @@ class LabelStage(LeafStage):
     owner: str = ""  #: the route, whose name stands in messages
 
     functions: ClassVar[tuple[str, ...]] = ("by",)
+
+    def problems(self, *, in_body: bool) -> tuple[Problem, ...]:
+        return tuple(decision_problems(self.owner, "by", self.by, visit=True))
 
     def templates(self) -> Mapping[str, Expression]:
         return {"by": self.by} if isinstance(self.by, Expression) else {}
@@ -240,9 +244,10 @@ def route(
 ) -> RouteStage:
     """Send each item to one of `cases`: `route({"code": coder, "prose": writer}, by=agent("triage", ...))`.
 
-    `by` is a function of the payload that returns a label, an expression such as `"{{ input.kind }}"`, or an agent,
-    which is asked for one of the labels. An unknown label goes to `default`; without one it fails the item. So does a
-    `by` that fails, unless `on_error="default"`. Labels are text; an answer `True` is the label `true`, 1 is `1`.
+    `by` is a function of the payload (one parameter more gives the visit) that returns a label, an expression such as
+    `"{{ input.kind }}"`, or an agent, which is asked for one of the labels. An unknown label goes to `default`; without
+    one it fails the item. So does a `by` that fails, unless `on_error="default"`. Labels are text; an answer `True` is
+    the label `true`, 1 is `1`.
 
     An agent is what `agent(…)` gives, an object with `name` and `process(prompt, state)`, or a named function whose
     second parameter is called `state`. Any other function of two parameters is given the payload and the visit.
@@ -265,7 +270,7 @@ def _chooser(name: str, by: object) -> By:
     if isinstance(by, AgentStage | Expression):
         return by
     if isinstance(by, str):
-        return Expression(by)
+        return read_decision(by)
     if is_agent(by) and (not inspect.isfunction(by) or _second_parameter(by) == "state"):
         return stage_of_agent(by)
     if not callable(by):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import anyio
 
 from pipeline.core.composite import Composite, CompositeRun, rejoin
+from pipeline.core.decisions import decision_problems, read_decision, whole
 from pipeline.core.errors import Failure, ItemError, Problem, is_bug
 from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Item
@@ -75,9 +76,9 @@ class ChildrenStage(Composite):
         return replace(self, options=replace(self.options, split=watch(self, self.options.split), join=join))
 
     def bodies(self) -> Mapping[str, Body]:
-        most = self.options.max_children if self.options.max_open is None else self.options.max_open
-        copies = min(most, self.options.max_children)
-        return {"each": Body(self.options.each, frozenset({"part"}), copies, self.options.max_children, role="part")}
+        most = whole(self.options.max_children)
+        copies = min(whole(self.options.max_open, most), most)
+        return {"each": Body(self.options.each, frozenset({"part"}), copies, most, role="part")}
 
     def rules(self) -> Rules:
         return Rules(self.options.join, self.options.timeout, self.options.on_timeout)
@@ -93,14 +94,15 @@ class ChildrenStage(Composite):
         return {"split": self.options.split} if isinstance(self.options.split, Expression) else {}
 
     def problems(self, *, in_body: bool) -> tuple[Problem, ...]:
-        found: list[Problem] = []
         options = self.options
+        found = [*decision_problems(self.name, "split", options.split)]
         for option, value in (("max_children", options.max_children), ("max_open", options.max_open)):
             if value is not None and (type(value) is not int or value < 1):
                 found.append(Problem(self.name, option, f"must be a whole number of at least 1, got {value!r}"))
         if options.on_excess not in ("fail", "truncate"):
             found.append(Problem(self.name, "on_excess", f"must be fail or truncate, got {options.on_excess!r}"))
-        found += join_problems(self.name, options.join, options.max_children, options.timeout, options.on_timeout)
+        most = whole(options.max_children, options.join.k)  # what is told already has no echo here
+        found += join_problems(self.name, options.join, most, options.timeout, options.on_timeout)
         return tuple(found)
 
     def gather(self, items: Mapping[str, Item]) -> object:
@@ -213,17 +215,17 @@ def scatter(
 
     `scatter("dig", split="{{ plan.questions }}", each=agent("worker", ...))`
 
-    `split` is a function of the payload or an expression; it gives a list, or an iterator, which may be async and is
-    paused while `max_open` children are alive. `max_children` is the most that an item may have: more fails it, unless
-    `on_excess="truncate"`, then it is partial. `join`, `timeout` and `on_timeout` are those of `parallel`. `gather` is
-    a body over the children's outputs, `parts` in its templates.
+    `split` is a function of the payload alone or an expression; it gives a list, or an iterator, which may be async and
+    is paused while `max_open` children are alive. `max_children` is the most that an item may have: more fails it,
+    unless `on_excess="truncate"`, then it is partial. `join`, `timeout` and `on_timeout` are those of `parallel`.
+    `gather` is a body over the children's outputs, `parts` in its templates.
     """
     return ScatterStage(
         name,
-        Expression(split) if isinstance(split, str) else split,
+        read_decision(split),
         as_stage(each),
         None if gather is None else as_stage(gather),
-        Join.of(join),
+        Join.read(name, join),
         timeout,
         on_timeout,
         max_children,

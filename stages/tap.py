@@ -16,7 +16,7 @@ import anyio
 from anyio import create_task_group, move_on_after
 from anyio.lowlevel import checkpoint
 
-from pipeline.core.arity import accepts
+from pipeline.core.decisions import function_problems
 from pipeline.core.errors import Failure, Problem, is_bug
 from pipeline.core.item import Item
 from pipeline.core.leaf import LeafStage, Process
@@ -24,7 +24,7 @@ from pipeline.core.placing import Place, Runner, placing_problems, runner_of
 from pipeline.core.statistics import TapStatistics
 from pipeline.core.streams import BURST, Inbox, Outbox
 from pipeline.core.words import Field, Word
-from stages.function import name_of
+from stages.function import COUNTS, name_of
 
 if TYPE_CHECKING:
     from pipeline.core.scope import Scope
@@ -66,8 +66,9 @@ class TapStage(LeafStage):
         if self.on_full not in ("drop_newest", "drop_oldest"):
             text = f"must be drop_newest or drop_oldest, got {self.on_full!r}"
             found.append(Problem(self.name, "on_full", text, "a tap never blocks; use map for what must not be lost"))
-        if accepts(self.function, 2):
-            found.append(Problem(self.name, None, "its function takes the payload only, not the visit"))
+        if not callable(self.function):
+            return (*found, Problem(self.name, None, f"needs a function, got {self.function!r:.60}"))
+        found += function_problems(self.name, None, self.function)
         return (*found, *placing_problems(self.name, self.function, self.place, None, parameters=1))
 
     async def run(self, inbox: Inbox, outbox: Outbox, scope: Scope) -> None:
@@ -179,7 +180,8 @@ def tap(
     `statistics()` of the run. A payload is shared with the stages that follow: look at it, do not change it. A plain
     function runs on the event loop and must not block; `blocking` runs it in a thread.
     """
-    return TapStage(name or name_of(function), function=function, buffer=buffer, on_full=on_full, blocking=blocking)
+    given = name or name_of("tap", function, COUNTS)
+    return TapStage(given, function=function, buffer=buffer, on_full=on_full, blocking=blocking)
 
 
 def _from_file(name: str, **values: object) -> TapStage:

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal, NamedTuple, TypeAlias, cast
 
 from pipeline.core.ballot import Count, Key, Votes, key_problems
 from pipeline.core.composite import Composite, CompositeRun, member, rejoin
-from pipeline.core.decisions import whole
+from pipeline.core.decisions import read_decision, whole
 from pipeline.core.errors import DefinitionError, ItemError, Problem
 from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Item
@@ -21,7 +21,6 @@ from pipeline.core.joins import Join, OnTimeout, join_problems
 from pipeline.core.members import Members, Verdict
 from pipeline.core.names import Fields, suggestion
 from pipeline.core.stage import Body, OnError, Stage, as_bodies, as_stage
-from pipeline.core.templates import Expression
 from pipeline.core.words import Field, Word
 from stages.parallel import last_fields
 
@@ -218,9 +217,9 @@ def vote(
     `vote("sum", agent(...), samples=5)` asks one five times, `sample` in its templates being 0 to 4.
 
     `needed` is `majority` (more than half of all), `plurality` (the most, once all have answered), or how many votes an
-    answer needs at least. What cannot matter any more is cancelled. `key` says what is compared: a function of the
-    answer, or an expression such as `"{{ answer.label }}"`; without one texts agree that differ in capitals or in the
-    space around them only, and other values that are the same JSON. A tie fails the item unless `on_tie="first"`.
+    answer needs at least. What cannot matter any more is cancelled. `key` says what is compared: a plain function of
+    the answer, or an expression such as `"{{ answer.label }}"`; without one texts agree that differ in capitals or in
+    the space around them only, and other values that are the same JSON. A tie fails the item unless `on_tie="first"`.
 
     Branches that fail have no vote; the item is partial if theirs could have changed the result. When the `timeout` has
     passed, `on_timeout="partial"` lets those decide that have answered.
@@ -235,8 +234,7 @@ def vote(
         text = "is for one that answers several times" if labelled else "answers several times"
         raise DefinitionError(Problem(name, "body", text, "give either branches, or a body and samples"))
     cases = as_bodies(labelled) if body is None else ((_SAMPLES, as_stage(body)),)
-    compared = Expression(key) if isinstance(key, str) else key
-    return VoteStage(name, cases, samples, compared, needed, on_tie, timeout, on_timeout, on_error)
+    return VoteStage(name, cases, samples, read_decision(key), needed, on_tie, timeout, on_timeout, on_error)
 
 
 def _from_file(name: str, *, body: Stage | None = None, needed: object = "majority", **values: object) -> VoteStage:

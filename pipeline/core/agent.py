@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, cast, runtime_checkable
 
 from pipeline.core.arity import accepts
 from pipeline.core.codec import encode
+from pipeline.core.decisions import read_template
 from pipeline.core.errors import DefinitionError, ItemError, Problem
 from pipeline.core.item import Item
 from pipeline.core.leaf import LeafStage, Process, Visited
@@ -105,8 +106,8 @@ def stage_of_agent(
         )
     process = cast(AgentFunction, getattr(agent, "process", agent))
     own_name = getattr(agent, "name", None) if process is not agent else getattr(agent, "__name__", None)
-    template = PromptTemplate(prompt) if isinstance(prompt, str) else prompt
     stage = name or str(own_name)
+    template = None if prompt is None else read_template(stage, "prompt", prompt)
     return AgentStage(stage, concurrency, on_error, agent, template, output_key, cpu=cpu, timeout=timeout)
 
 

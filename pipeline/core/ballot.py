@@ -93,7 +93,7 @@ def key_problems(stage: str, option: str, key: Key | None) -> Iterator[Problem]:
         for name in sorted(key.names - {"answer"}):
             yield Problem(stage, option, f"uses {name!r}; available here: answer", suggestion(name, ["answer"]))
     elif key is not None:
-        yield from decision_problems(stage, option, key, at_once=True)
+        yield from decision_problems(stage, option, key, given="an answer", at_once=True)
 
 
 @dataclass(frozen=True, slots=True)

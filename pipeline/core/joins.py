@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, TypeAlias, cast
 
 from pipeline.core.ballot import Key, Majority, key_problems
+from pipeline.core.decisions import function_problems, read_decision
 from pipeline.core.errors import ItemError, Problem, is_bug
 from pipeline.core.members import VERDICTS, JoinFunction, Members, Verdict
-from pipeline.core.templates import Expression
+from pipeline.core.names import suggestion
 from pipeline.core.time_limit import is_duration
 
 Rule: TypeAlias = Literal["all", "first", "quorum", "custom"]
@@ -32,8 +33,11 @@ class Join:
     rule: Rule = "all"
     k: int = 0
     function: JoinFunction | None = None
+    wrong: Problem | None = field(default=None, repr=False)  #: why this is no join; see `read`
 
     def __post_init__(self) -> None:
+        if self.wrong is not None:
+            return
         if (self.rule == "custom") != (self.function is not None):
             raise ValueError(f"join 'custom' has a function and no other join has one, got {self.rule!r}")
         if self.function is not None:
@@ -75,6 +79,16 @@ class Join:
         right = "'all', 'any', 'majority', first(k), quorum(k) or a function"
         raise ValueError(f"join must be {right}, got {join!r}")
 
+    @classmethod
+    def read(cls, stage: str, join: JoinLike) -> Join:
+        """Read the join of a composite. What is none is kept, so that it is told with all else that is wrong with the
+        stage: `join_problems` does."""
+        try:
+            return cls.of(join)
+        except ValueError as error:
+            near = suggestion(join, ("all", "any", "majority")) if isinstance(join, str) else None
+            return cls(wrong=Problem(stage, "join", str(error).removeprefix("join "), near))
+
 
 #: what is taken for a join
 JoinLike: TypeAlias = Join | str | JoinFunction
@@ -104,7 +118,7 @@ def majority(key: Key | str | None = None) -> Join:
     `key` says what is compared: a function of the answer, or an expression such as `"{{ answer.label }}"`. Without one
     texts agree that differ in capitals or in the space around them only, and other values that are the same JSON.
     """
-    return Join("custom", 0, Majority(Expression(key) if isinstance(key, str) else key))
+    return Join("custom", 0, Majority(read_decision(key)))
 
 
 class Tally(NamedTuple):
@@ -178,8 +192,12 @@ def join_problems(
     stage: str, join: Join, most: int, timeout: float | None, on_timeout: OnTimeout | None
 ) -> Iterator[Problem]:
     """What is wrong with the join of a composite that has `most` members."""
+    if join.wrong is not None:
+        yield join.wrong
     if isinstance(join.function, Majority):
         yield from key_problems(stage, "join", join.function.key)
+    elif join.function is not None:
+        yield from function_problems(stage, "join", join.function, given="the members so far")
     if join.k > most:
         yield Problem(stage, "join", f"{join} cannot be reached with {most} members", f"at most {most}")
     if timeout is not None and not is_duration(timeout):

@@ -91,7 +91,7 @@ async def test_items_of_a_key_come_out_in_order_of_arrival_whatever_they_take() 
         await anyio.sleep(10 - value[1])
         return value
 
-    pipe = Pipeline(keyed(later_is_faster) | map(str, name="after", concurrency=9))
+    pipe = Pipeline(keyed(later_is_faster) | map(str, name="after"))
     records = await pipe.collect([(name, n) for n in range(9) for name in "ab"])
     for name in "ab":
         assert [record.input[1] for record in records if record.input[0] == name] == list(range(9))  # type: ignore[index]

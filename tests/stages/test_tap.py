@@ -184,7 +184,11 @@ def test_what_cannot_be_a_tap_is_refused() -> None:
         "stage 'repr', on_full: must be drop_newest or drop_oldest, got 'block' "
         "(a tap never blocks; use map for what must not be lost)"
     )
-    assert told(tap(sees)) == ["stage 'sees': its function takes the payload only, not the visit"]
+    (said,) = told(tap(sees))
+    assert said == (
+        "stage 'sees': its function is called with the payload, and this one takes 2 arguments "
+        "(it is not given the visit)"
+    )
     (said,) = told(tap(waits, blocking=True))
     assert said == (
         "stage 'waits', blocking: has no effect on an async function, which runs on the event loop "
