@@ -246,7 +246,7 @@ class Player:
         """What a listener is told. What it raises is counted by the run."""
         match event:
             case BatchFlushed():
-                assert event.items == 1 or event.weight <= self.sizes[event.stage]
+                assert len(event.items) == 1 or event.weight <= self.sizes[event.stage]
             case RunStalled():
                 assert not event.chain, "a run stalls that only waits for its reader"
 
