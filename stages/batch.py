@@ -19,10 +19,8 @@ from pipeline.core.deadlines import Deadlines
 from pipeline.core.decisions import decision_problems, read_decision
 from pipeline.core.errors import Failure, ItemError, Problem
 from pipeline.core.events import BatchFlushed, Trigger
-from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Frame, Item, Missing, Outcome
 from pipeline.core.stage import Body, OnError, Stage, Standing, Template, as_stage
-from pipeline.core.streams import Inbox, Outbox
 from pipeline.core.templates import Expression
 from pipeline.core.visit import template_names
 from pipeline.core.words import Field, Word
@@ -44,7 +42,7 @@ class Bracket(Batch):
     __slots__ = ("run",)
 
     def __init__(self, run: BatchRun, key: Hashable) -> None:
-        super().__init__(run.stage.name, key)
+        super().__init__(run.stage.name, key, run.forget)
         self.run = run
 
     def resolved(self, frame: Frame, outcome: Outcome) -> None:
@@ -62,16 +60,9 @@ class Bracket(Batch):
             else:
                 member.item.frame.resolve(Outcome(outcome.status, member.item))
 
-    def emptied(self) -> None:
-        self.run.forget(self)
-
     def missing(self) -> tuple[Missing, ...]:
         """Nothing: what a member had to do without before is its own, and not that of the others."""
         return ()
-
-    def abandon(self) -> None:
-        self.run.forget(self)
-        super().abandon()
 
     def _hand_out(self, members: list[Member], item: Item) -> None:
         """Give every member its result."""
@@ -90,23 +81,6 @@ class Bracket(Batch):
             self.run.joiner.emit(done._replace(missing=entered.missing + lacks))
 
 
-class Collapsing(Collapse):
-    """A batch that goes on as one item."""
-
-    __slots__ = ("run",)
-
-    def __init__(self, run: BatchRun, key: Hashable) -> None:
-        super().__init__(run.stage.name, key)
-        self.run = run
-
-    def emptied(self) -> None:
-        self.run.forget(self)
-
-    def abandon(self) -> None:
-        self.run.forget(self)
-        super().abandon()
-
-
 class BatchRun(CompositeRun):
     """A batch stage in one run. What can change: `filling`, the batches that take items in, one a key."""
 
@@ -114,10 +88,23 @@ class BatchRun(CompositeRun):
 
     def __init__(self, stage: BatchStage, scope: Scope) -> None:
         super().__init__(stage, scope)
-        self.filling: dict[Hashable, Bracket | Collapsing] = {}
-        self._clock: Deadlines[Bracket | Collapsing] | None = None
+        self.filling: dict[Hashable, Batch] = {}
+        self._clock: Deadlines[Batch] | None = None
         if stage.within is not None:
             self._clock = Deadlines(stage.within, lambda batch: self.flush(batch, "time"))
+
+    @property
+    def parked(self) -> int:
+        return super().parked + sum(len(batch.members) for batch in self.filling.values())
+
+    async def fan_out(self, item: Item) -> None:
+        stage = self.stage
+        key = None if stage.key is None else await key_of(stage.key, item, stage.name)
+        weight = 1.0 if stage.weight is None else await weight_of(stage.weight, item, stage.name)
+        if item.frame.revoked:  # while its key or weight was waited for
+            item.frame.drop()
+        else:
+            self.add(item, key, weight)
 
     def start(self, tasks: TaskGroup) -> None:
         if self._clock is not None:
@@ -144,14 +131,14 @@ class BatchRun(CompositeRun):
         if batch.weight >= size:
             self.flush(batch, "size")
 
-    def _new(self, key: Hashable) -> Bracket | Collapsing:
-        batch = Bracket(self, key) if self.stage.body is not None else Collapsing(self, key)
+    def _new(self, key: Hashable) -> Batch:
+        batch = Bracket(self, key) if self.stage.body is not None else Collapse(self.stage.name, key, self.forget)
         self.joiner.opened(batch)
         if self._clock is not None:
             self._clock.start(batch)
         return batch
 
-    def flush(self, batch: Bracket | Collapsing, trigger: Trigger) -> None:
+    def flush(self, batch: Batch, trigger: Trigger) -> None:
         """Send a batch on, full or not."""
         self._close(batch)
         if self.scope.machine.listening:
@@ -165,7 +152,7 @@ class BatchRun(CompositeRun):
             self.joiner.closed(batch)
             self.joiner.emit(item)
 
-    def forget(self, batch: Bracket | Collapsing) -> None:
+    def forget(self, batch: Batch) -> None:
         """A batch has vanished: all its members have left, or it is torn down."""
         self._close(batch)
         if batch in self.joiner.groups:
@@ -175,7 +162,7 @@ class BatchRun(CompositeRun):
         """Fail one member."""
         self.scope.conclude(item, failure, self.stage.failing())
 
-    def _close(self, batch: Bracket | Collapsing) -> None:
+    def _close(self, batch: Batch) -> None:
         if self.filling.get(batch.key) is batch:
             del self.filling[batch.key]
         if self._clock is not None:
@@ -234,29 +221,8 @@ class BatchStage(Composite):
     def failing(self) -> OnError | None:
         return self.on_error
 
-    async def run(self, inbox: Inbox, outbox: Outbox, scope: Scope) -> None:
-        await BatchRun(self, scope).run(inbox, outbox)
-
-    async def fan_out(self, item: Item, run: CompositeRun) -> None:
-        if not isinstance(run, BatchRun):
-            raise TypeError("a batch runs in a run of its own kind")
-        key = None if self.key is None else await key_of(self.key, item, self.name)
-        weight = 1.0 if self.weight is None else await self._weight_of(self.weight, item)
-        if item.frame.revoked:  # while its key or weight was waited for
-            item.frame.drop()
-        else:
-            run.add(item, key, weight)
-
-    async def _weight_of(self, weight: Weight, item: Item) -> float:
-        is_expression = isinstance(weight, Expression)
-        found = weight.evaluate(template_names(item)) if is_expression else await ask(weight, item, self.name)
-        if type(found) not in (int, float) or not 0 <= found < math.inf:  # pyright: ignore[reportOperatorIssue, reportUnknownVariableType]
-            text = f"the weight of an item in {self.name!r} has to be a number of at least 0, got {found!r:.60}"
-            raise ItemError(text, type="BadWeight")
-        return float(found)  # pyright: ignore[reportArgumentType]
-
-    def combine(self, group: Group, joined: Joined) -> Item | None:
-        raise TypeError("a batch has no groups")
+    def in_run(self, scope: Scope) -> CompositeRun:
+        return BatchRun(self, scope)
 
     # -- what is wrong with it ----------------------------------------------------------------------------------
 
@@ -301,6 +267,16 @@ class BatchStage(Composite):
         if self.within is not None and self.weight is None and type(self.size) is int and self.size > most:
             text = f"{self.size} is never reached: at most {most} items are alive, so every batch waits for `within`"
             yield Problem(self.name, "size", text, f"lower it to {most}, or raise max_in_flight")
+
+
+async def weight_of(weight: Weight, item: Item, stage: str) -> float:
+    """What an item weighs. Raises `ItemError` for what is no weight."""
+    is_expression = isinstance(weight, Expression)
+    found = weight.evaluate(template_names(item)) if is_expression else await ask(weight, item, stage)
+    if not isinstance(found, int | float) or isinstance(found, bool) or not 0 <= found < math.inf:
+        text = f"the weight of an item in {stage!r} has to be a number of at least 0, got {found!r:.60}"
+        raise ItemError(text, type="BadWeight")
+    return float(found)
 
 
 def batch(

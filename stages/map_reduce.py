@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias, cast
 
 import anyio
 
@@ -135,9 +135,7 @@ class MapReduceStage(Composite):
     async def fan_out(self, item: Item, run: CompositeRun) -> None:
         await run.start_sender(Folding(self, run, item), self._send_parts)
 
-    async def _send_parts(self, group: Group, run: CompositeRun) -> None:
-        if not isinstance(group, Folding):
-            raise TypeError("the parts of a map_reduce are in a group of its own kind")
+    async def _send_parts(self, group: Folding, run: CompositeRun) -> None:
         try:
             result = await resolved(split_of(self.split, group.item))
             async with aclosing(each_of(result, "split")) as parts:
@@ -167,10 +165,9 @@ class MapReduceStage(Composite):
             await run.send(group, [(_BODY, Item(part, item.state, group.next_part(part), item.missing))])
 
     def combine(self, group: Group, joined: Joined) -> Item | None:
-        if not isinstance(group, Folding):
-            raise TypeError("the parts of a map_reduce are in a group of its own kind")
-        item = rejoin(group, self.name, group.total, {}, complete=True)
-        return item._replace(missing=group.lacks)
+        folded = cast("Folding", group)
+        item = rejoin(folded, self.name, folded.total, {}, complete=True)
+        return item._replace(missing=folded.lacks)
 
 
 def map_reduce(

@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from pipeline.core.asking import ask
-from pipeline.core.composite import Composite, CompositeRun, member, rejoin
+from pipeline.core.composite import Composite, CompositeRun, member
 from pipeline.core.decisions import decision_problems, read_decision
 from pipeline.core.errors import ItemError, Problem
-from pipeline.core.groups import Group, Joined
+from pipeline.core.groups import Group
 from pipeline.core.item import Frame, Item
 from pipeline.core.names import Fields
 from pipeline.core.remains import Remains
 from pipeline.core.stage import Body, OnError, Stage, Template, as_stage
-from pipeline.core.streams import Inbox, Outbox
 from pipeline.core.templates import Expression
 from pipeline.core.visit import template_names
 from pipeline.core.words import Field, Word
@@ -76,6 +75,11 @@ class Lines:
         self._run = run
         self._busy: dict[Hashable, dict[Keyed, None]] = {}
 
+    @property
+    def parked(self) -> int:
+        """How many wait for the one before them."""
+        return sum(len(line) - 1 for line in self._busy.values())
+
     def join(self, group: Keyed) -> bool:
         """Stand in line. True when it is this item's turn already."""
         line = self._busy.setdefault(group.key, {})
@@ -104,9 +108,24 @@ class Lines:
 class PartitionRun(CompositeRun):
     """A partition in one run."""
 
+    stage: PartitionStage
+
     def __init__(self, stage: PartitionStage, scope: Scope) -> None:
         super().__init__(stage, scope)
         self.lines = Lines(self)
+
+    @property
+    def parked(self) -> int:
+        return super().parked + self.lines.parked
+
+    async def fan_out(self, item: Item) -> None:
+        key = await key_of(self.stage.key, item, self.stage.name)
+        if item.frame.revoked:  # while its key was waited for
+            item.frame.drop()
+            return
+        group = Keyed(self, item, key, self.lines)
+        if self.lines.join(group):
+            await self.send(group, [(_BODY, group.enter())])
 
 
 @dataclass(frozen=True)
@@ -142,25 +161,8 @@ class PartitionStage(Composite):
     def produces(self) -> Mapping[str, Fields | None]:
         return {self.name: last_fields(self.body)}
 
-    async def run(self, inbox: Inbox, outbox: Outbox, scope: Scope) -> None:
-        await PartitionRun(self, scope).run(inbox, outbox)
-
-    async def fan_out(self, item: Item, run: CompositeRun) -> None:
-        if not isinstance(run, PartitionRun):
-            raise TypeError("a partition runs in a run of its own kind")
-        key = await key_of(self.key, item, self.name)
-        if item.frame.revoked:  # while its key was waited for
-            item.frame.drop()
-            return
-        group = Keyed(run, item, key, run.lines)
-        if run.lines.join(group):
-            await run.send(group, [(_BODY, group.enter())])
-
-    def combine(self, group: Group, joined: Joined) -> Item | None:
-        items = group.finished()
-        for item in items.values():
-            return rejoin(group, self.name, item.value, items, complete=False)
-        return None  # the one member was skipped
+    def in_run(self, scope: Scope) -> CompositeRun:
+        return PartitionRun(self, scope)
 
 
 async def key_of(key: Key, item: Item, stage: str) -> Hashable:
@@ -185,7 +187,7 @@ def partition_by(
     """One item of a key in `body` at a time, in order of arrival: `partition_by("{{ input.user }}", agent(...))`.
 
     `key` is a function of the payload alone, which may be async, or an expression. Items of other keys go by, as many
-    as the body's stages allow. They come out in order of arrival for each key.
+    at once as the body's stages allow. They come out in order of arrival for each key.
     """
     return PartitionStage(name, as_stage(body), read_decision(key), on_error)
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, cast
 from pipeline.calls.schema import Schema
 from pipeline.core.agent import Agent, AgentStage, is_agent, stage_of_agent
 from pipeline.core.arity import accepts
-from pipeline.core.composite import Composite, CompositeRun, member, rejoin
+from pipeline.core.composite import Composite, CompositeRun, member
 from pipeline.core.decisions import decision_problems, read_decision
 from pipeline.core.errors import CallsClosed, DefinitionError, InvariantError, ItemError, Problem, Skip
-from pipeline.core.groups import Group, Joined
+from pipeline.core.groups import Group
 from pipeline.core.item import Item
 from pipeline.core.leaf import LeafStage, Process, Visited
 from pipeline.core.names import Fields
@@ -225,12 +225,6 @@ class SwitchStage(Composite):
         sends = [(str(label), member(item, group.add(str(label))))]
         group.finish_adding()
         await run.send(group, sends)
-
-    def combine(self, group: Group, joined: Joined) -> Item | None:
-        items = group.finished()
-        for item in items.values():
-            return rejoin(group, self.name, item.value, items, complete=False)
-        return None  # the one member was skipped
 
 
 def route(

@@ -7,7 +7,7 @@ members bound it. A member that ends early (its time is up, its group closed) le
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
 from anyio import CancelScope
@@ -96,14 +96,15 @@ class BatchRoot(Root):
 class Batch(ABC):
     """The fold of one batch. What can change: `members`, `weight`, `places` and `root` when it is sealed, `closed`."""
 
-    __slots__ = ("closed", "key", "label", "members", "places", "root", "scope", "weight")
+    __slots__ = ("closed", "forget", "key", "label", "members", "places", "root", "scope", "weight")
 
     #: whether a failure here is somebody else's to judge, see `Scope.conclude`
     judges = True
 
-    def __init__(self, label: str, key: Hashable = None) -> None:
+    def __init__(self, label: str, key: Hashable, forget: Callable[[Batch], None]) -> None:
         self.label = label
         self.key = key
+        self.forget = forget  #: told when every member has left before the batch was done, or it is torn down
         self.weight: float = 0
         self.members: dict[Member, None] = {}
         self.places: tuple[Member, ...] = ()  #: as sealed, those that have left since included
@@ -130,7 +131,7 @@ class Batch(ABC):
         if self.members or self.closed:
             return
         self.closed = True
-        self.emptied()
+        self.forget(self)
         if self.root is not None:
             if not self.untaken:
                 share_out(self.root.account, [member.item.frame.account])
@@ -138,10 +139,6 @@ class Batch(ABC):
             self.root.leave_with(member)
         if self.scope is not None:
             self.scope.cancel()
-
-    @abstractmethod
-    def emptied(self) -> None:
-        """Every member has left, before the batch was done."""
 
     def seal(self) -> Item:
         """Close the batch to further members: the item that stands for all of them, a list of their payloads."""
@@ -183,6 +180,7 @@ class Batch(ABC):
 
     def abandon(self) -> None:
         """Cancel every member and what was sent for them: the composite is being torn down."""
+        self.forget(self)
         for member in self.conclude():  # none is held any more when the first one ends, which may revoke the others
             member.item.frame.resolve(Outcome("cancelled", member.item))
         if self.root is not None:

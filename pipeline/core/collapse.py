@@ -5,7 +5,7 @@ Its members are held, with their credits, until that record is taken, and end as
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 from pipeline.core.batches import Batch, Member, yielding
 from pipeline.core.item import Frame, Item, Outcome
@@ -21,8 +21,8 @@ class Collapse(Batch):
 
     judges = False
 
-    def __init__(self, label: str, key: Hashable = None) -> None:
-        super().__init__(label, key)
+    def __init__(self, label: str, key: Hashable, forget: Callable[[Batch], None]) -> None:
+        super().__init__(label, key, forget)
         self.ended = False
 
     @property

@@ -7,10 +7,9 @@ producers. It holds no slot.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from anyio import (
     BrokenResourceError,
@@ -27,7 +26,7 @@ from pipeline.core.events import JoinDecided
 from pipeline.core.feedback import Feedback
 from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Frame, Item, Outcome
-from pipeline.core.joiner import Joiner, Rules
+from pipeline.core.joiner import GroupStatistics, Joiner, Rules
 from pipeline.core.stage import Body, OnError, Stage
 from pipeline.core.streams import Exit, Inbox, Outbox, hand_over
 from pipeline.core.topology import fuse
@@ -38,6 +37,8 @@ if TYPE_CHECKING:
     from pipeline.core.scope import Scope
 
 
+G = TypeVar("G", bound=Group)
+
 #: items whose members are being sent out by tasks of their own, so that one that waits does not hold up the others
 SENDERS = 16
 
@@ -47,7 +48,11 @@ class Composite(Stage):
     """A stage made of stages. Subclasses say how an item fans out and how its members are joined."""
 
     async def run(self, inbox: Inbox, outbox: Outbox, scope: Scope) -> None:
-        await CompositeRun(self, scope).run(inbox, outbox)
+        await self.in_run(scope).run(inbox, outbox)
+
+    def in_run(self, scope: Scope) -> CompositeRun:
+        """What this composite is in one run."""
+        return CompositeRun(self, scope)
 
     @property
     def feeds_back(self) -> bool:
@@ -66,13 +71,18 @@ class Composite(Stage):
         """Make one value of the finished members, by slot: a mapping from label to output."""
         return {label: item.value for label, item in items.items()}
 
-    @abstractmethod
     async def fan_out(self, item: Item, run: CompositeRun) -> None:
-        """Open a group for `item` and send its members out. Raising fails the item."""
+        """Open a group for `item` and send its members out, unless `CompositeRun.fan_out` does. Raising fails the
+        item."""
+        raise NotImplementedError
 
-    @abstractmethod
     def combine(self, group: Group, joined: Joined) -> Item | None:
-        """Make the item that goes on from a group that is ok or partial; None if it is skipped."""
+        """Make the item that goes on from a group that is ok or partial; None if it is skipped. The default is for
+        groups of one: its output is the composite's."""
+        items = group.finished()
+        for item in items.values():
+            return rejoin(group, self.name, item.value, items, complete=False)
+        return None
 
 
 class CompositeRun:
@@ -87,8 +97,20 @@ class CompositeRun:
         self.task_group = create_task_group()
         self.feedback = Feedback(stage.name, self._hand_over)
         self._senders = CapacityLimiter(SENDERS)
-        scope.machine.joiners.append(self.joiner)
         scope.machine.composites[stage.name] = self
+
+    @property
+    def parked(self) -> int:
+        """Items that wait here for others: in line in front of a body, and whatever else a composite holds back."""
+        return len(self.feedback)
+
+    def statistics(self) -> GroupStatistics:
+        """The groups of this composite as they are now."""
+        return self.joiner.statistics(self.parked)
+
+    async def fan_out(self, item: Item) -> None:
+        """Do with an item that came in what the composite does."""
+        await self.stage.fan_out(item, self)
 
     async def run(self, inbox: Inbox, outbox: Outbox) -> None:
         """Take items in until the inbox ends, and return when all of them have left."""
@@ -152,7 +174,7 @@ class CompositeRun:
 
     async def _fan_out(self, item: Item) -> None:
         try:
-            await self.stage.fan_out(item, self)
+            await self.fan_out(item)
         except Exception as error:
             if is_bug(error):
                 raise
@@ -204,13 +226,13 @@ class CompositeRun:
         if blocked:
             await self._send_blocked(group, blocked)
 
-    async def start_sender(self, group: Group, send: Callable[[Group, CompositeRun], Awaitable[None]]) -> None:
+    async def start_sender(self, group: G, send: Callable[[G, CompositeRun], Awaitable[None]]) -> None:
         """Let `send` send the members of `group` out in a task of its own, which ends when the group closes. Waits
         while `SENDERS` of them are at it."""
         await self._senders.acquire_on_behalf_of(group)
         self.task_group.start_soon(self._run_sender, group, send)
 
-    async def _run_sender(self, group: Group, send: Callable[[Group, CompositeRun], Awaitable[None]]) -> None:
+    async def _run_sender(self, group: G, send: Callable[[G, CompositeRun], Awaitable[None]]) -> None:
         try:
             with CancelScope() as scope:
                 group.scope = scope

@@ -52,6 +52,9 @@ class Feedback:
         self._changed = anyio.Event()
         self._closed = False
 
+    def __len__(self) -> int:
+        return len(self._line)
+
     @property
     def pending(self) -> bool:
         """Something goes before new input."""

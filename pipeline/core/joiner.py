@@ -38,6 +38,7 @@ class GroupStatistics:
     open: int
     opened: int
     waiting: int  #: joined items that wait for room downstream
+    parked: int = 0  #: items that wait for others here: in line, behind one of their key, in a batch that fills
 
 
 Combine = Callable[[Group, Joined], Item | None]
@@ -222,5 +223,5 @@ class Joiner:
             if not item.frame.retired:
                 item.frame.resolve(Outcome("cancelled", item))
 
-    def statistics(self) -> GroupStatistics:
-        return GroupStatistics(self.label, len(self.groups), self.opened_count, len(self._ready))
+    def statistics(self, parked: int) -> GroupStatistics:
+        return GroupStatistics(self.label, len(self.groups), self.opened_count, len(self._ready), parked)

@@ -20,7 +20,6 @@ from pipeline.core.errors import Failure, InvariantError, PipelineError, RunStop
 from pipeline.core.events import Event, Listener
 from pipeline.core.item import Outcome
 from pipeline.core.iteration import Pulls
-from pipeline.core.joiner import Joiner
 from pipeline.core.ports import Resource
 from pipeline.core.record import Status
 from pipeline.core.results import Results
@@ -67,7 +66,6 @@ class Machine:
         self.edges: list[Edge] = []
         self.meters: dict[str, Meter] = {}
         self.concurrency: dict[str, int] = {}  #: of stages that a host changed before they started
-        self.joiners: list[Joiner] = []
         self.crews: dict[str, Workers] = {}  #: of leaf stages, by name
         self.composites: dict[str, CompositeRun] = {}
         self._names = tuple(stage.name for stage in walk(pipeline.stage))
@@ -287,7 +285,7 @@ class Machine:
             self.window.statistics(),
             tuple(self.meters[name].statistics() for name in self._names if name in self.meters),
             tuple(edge.statistics() for edge in self.edges),
-            tuple(joiner.statistics() for joiner in self.joiners),
+            tuple(composite.statistics() for composite in self.composites.values()),
             len(self.results),
             tuple(self.threads[name].statistics() for name in self._names if name in self.threads),
             self.window.account.usage,

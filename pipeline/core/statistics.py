@@ -128,7 +128,8 @@ class Statistics:
         lines += [_stage_line(stage, edges.pop(stage.name, None)) for stage in self.stages]
         lines += [f"edge    {edge.name}: {_edge_text(edge)}" for edge in edges.values()]
         lines += [
-            f"group   {group.label}: {group.open} open of {group.opened}, {group.waiting} joined wait for room"
+            f"group   {group.label}: {group.open} open of {group.opened}, {group.parked} parked, "
+            f"{group.waiting} joined wait for room"
             for group in self.groups
         ]
         lines += [

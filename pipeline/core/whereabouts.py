@@ -31,8 +31,8 @@ class Whereabouts:
             lying, in_hand = edge.items()
             self.lying.update((item.frame, edge) for item in lying)
             self.in_hand.update((item.frame, edge) for item in in_hand)
-        for joiner in machine.joiners:
-            self.joined.update((item.frame, joiner.label) for item in joiner.ready)
+        for label, composite in machine.composites.items():
+            self.joined.update((item.frame, label) for item in composite.joiner.ready)
 
 
 def open_frames(frames: Iterable[Frame]) -> Iterator[Frame]:

@@ -104,6 +104,14 @@ def voted(code: Code) -> Stage:
     )
 
 
+def deep(code: Code) -> Stage:
+    """Composites of every kind in each other."""
+    pairs = batch(code.stage(code.together, "together"), size=2, within=0.5)
+    turns = partition_by(code.parity_later, pairs | code.stage(code.lends, "lends"), name="keys")
+    again = loop(turns | code.plain("more"), until=code.big, max_rounds=2)
+    return scatter("dig", split=code.numbers, each=again, join=quorum(1), timeout=6) | code.plain("end")
+
+
 def ill_mannered(code: Code) -> Stage:
     """Members that do not leave as they should when their group is closed."""
     racers = {name: code.stage(function, name) for name, function in (("rude", code.rude), ("deaf", code.deaf))}
@@ -154,6 +162,7 @@ TOPOLOGIES: dict[str, Topology] = {
     "collapsing batch": Topology(collapsed, max_in_flight=3, harmed=3, joined=False),
     "map_reduce": Topology(reduced, values=(2, 3), buffer_size=0),
     "vote and tap": Topology(voted, values=(0, 1), buffer_size=0),
+    "deep": Topology(deep, values=(1, 2), buffer_size=0),
     "ill-mannered code": Topology(ill_mannered, values=(0, 1), buffer_size=0),
     "model calls": Topology(asking, values=("p",), asks=("q",)),
     "into a sink": Topology(line, arriving=True, to_sink=True),
@@ -257,7 +266,8 @@ def nothing_is_left(run: Run) -> None:
     machine.check()
     assert not machine.sleepers
     assert not machine.submitted
-    assert all(not joiner.groups and not joiner.statistics().waiting for joiner in machine.joiners)
+    for group in run.statistics().groups:
+        assert (group.open, group.waiting, group.parked) == (0, 0, 0), group
     assert not machine.window.roots
     assert not machine.window._promised
     assert machine.over.is_set()
