@@ -4,10 +4,12 @@ A process can be killed, so a visit that is cancelled, or whose time is up, ends
 result travel by pickle: the function has to be found by its name in an importable module, and what it changes in its
 payload changes nothing here.
 
-The processes are anyio's, which keeps them for the next call and ends them with the event loop. Four things about them
-are not to be seen from its documentation:
+The processes are anyio's, which keeps them for the next call, of whichever stage and run, and ends them with the event
+loop. Four things about them are not to be seen from its documentation:
 
-- one whose start is cancelled is left behind, so starting is a step of its own that no cancellation reaches;
+- a call that finds none idle starts one in its own time, and leaves it behind when it is cancelled meanwhile; so
+  starting is a step of its own that no cancellation reaches, and a call with work never starts one: it looks at the
+  pool in the instant in which it is served, since another call may have taken what was there;
 - one that gets the Ctrl-C of its terminal while it is idle answers the next request with it, and every later one with
   the answer to the request before; so they ignore signals, which are the run's to obey, each answer names its request,
   and one that answers another is killed;
@@ -17,12 +19,10 @@ are not to be seen from its documentation:
 
 from __future__ import annotations
 
-import math
 import os
 import pickle
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
@@ -34,11 +34,10 @@ from anyio import (
     EndOfStream,
     IncompleteRead,
     move_on_after,
-    to_process,
 )
-from anyio.abc import Process
 from anyio.lowlevel import RunVar
 
+from pipeline.core.anyio_private import NoneReady, call_in_process, is_told_by_process, worker_processes
 from pipeline.core.errors import DefinitionError, ItemError, Problem
 from pipeline.core.time_limit import within
 from pipeline.core.worker_process import Answer, perform
@@ -66,6 +65,9 @@ _PASSING = (
 #: calls that are out or have a process started for them; virtual time does not jump meanwhile
 PROCESSES_OUT: RunVar[int] = RunVar("penstock_processes_out", 0)
 
+#: the processes of the event loop that have answered this module; others in the pool may be the host's, see above
+READY: RunVar[frozenset[int]] = RunVar("penstock_processes_ready", frozenset())
+
 _BY_NAME = "define it with def at the top level of a module that can be imported, or run it with blocking instead"
 
 
@@ -84,7 +86,7 @@ class Lost(Exception):
 
 
 class Processes:
-    """The worker processes of one stage in one run: at most `total` at a time."""
+    """The calls of one stage in one run that are in worker processes: at most `total` at a time."""
 
     def __init__(self, machine: Machine, name: str, total: int, timeout: float | None = None) -> None:
         if "__main__" not in sys.modules:  # so it is while a worker process imports what was the main module
@@ -101,8 +103,6 @@ class Processes:
         self._total = total
         self._timeout = timeout
         self._units = CapacityLimiter(total)
-        self._unlimited = CapacityLimiter(math.inf)  # the units are taken here, see `run`
-        self._ready = 0  #: processes that this stage has started and that wait for a call
 
     async def run(self, function: Callable[..., object], *args: object) -> object:
         """Call `function` in a process and return what it returns, if that comes within the timeout, which does not
@@ -134,20 +134,17 @@ class Processes:
 
     async def _ask(self, request: bytes) -> Answer:
         """Have a process that is ready answer `request`."""
-        if self._ready:
-            self._ready -= 1
-        else:
-            await self._start()
-        try:
-            answer = await within(self._timeout, self.name, self._exchange(request))
-        except Lost as error:
-            text = (
-                f"a worker process of stage {self.name!r} ended while it worked on this item (killed, out of memory, "
-                "crashed or left by os._exit), or the function wrote to file descriptor 1"
-            )
-            raise ItemError(text, type="WorkerDied") from error
-        self._ready += 1
-        return answer
+        while True:
+            try:
+                return await within(self._timeout, self.name, self._exchange(request, READY.get()))
+            except NoneReady:
+                await self._start()
+            except Lost as error:
+                text = (
+                    f"a worker process of stage {self.name!r} ended while it worked on this item (killed, out of "
+                    "memory, crashed or left by os._exit), or the function wrote to file descriptor 1"
+                )
+                raise ItemError(text, type="WorkerDied") from error
 
     async def _start(self) -> None:
         """Have one more process ready. Shielded, because one whose start is cancelled would be left behind; tried more
@@ -156,7 +153,8 @@ class Processes:
         with move_on_after(START_SECONDS, shield=True):
             for _ in range(START_TRIES):
                 try:
-                    await self._exchange(None)
+                    answer = await self._exchange(None)
+                    READY.set(READY.get() & worker_processes() | {answer.pid})
                     return
                 except Lost as error:
                     why = str(error)
@@ -164,20 +162,16 @@ class Processes:
                         break
         raise WorkerNotStarted(f"a worker process of stage {self.name!r} did not start: {why}")
 
-    async def _exchange(self, request: bytes | None) -> Answer:
-        """Send one request and receive its answer. Raises `Lost`."""
+    async def _exchange(self, request: bytes | None, ready: frozenset[int] | None = None) -> Answer:
+        """Send one request and receive its answer. Raises `Lost`; given the processes that are `ready`, `NoneReady`."""
         mark = os.urandom(8)
         try:
-            answer = cast(
-                object,  # of whichever request
-                await to_process.run_sync(perform, mark, request, cancellable=True, limiter=self._unlimited),
-            )
+            answer = cast(object, await call_in_process(perform, mark, request, only=ready))  # of whichever request
         except (BrokenWorkerProcess, ProcessLookupError) as error:
-            await _close_left(error)
             cause = error.__cause__ or error
             raise Lost(_said(cause), lasting=not isinstance(cause, _PASSING)) from None
         except KeyboardInterrupt as error:
-            if not _is_told(error):
+            if not is_told_by_process(error):
                 raise
             raise Lost("it was interrupted") from None
         if isinstance(answer, Answer) and answer.mark == mark:
@@ -217,21 +211,6 @@ def cpu_problem(stage: str, function: object) -> Problem | None:
     """What keeps `function` from being run in worker processes."""
     why = unsendable(function)
     return None if why is None else Problem(stage, "cpu", f"its function {why}", _BY_NAME)
-
-
-def _is_told(error: BaseException) -> bool:
-    """Whether `error` was raised in a worker process, and is only told here."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return frames[-1].f_code.co_name == "send_raw_command"
-
-
-async def _close_left(error: BaseException) -> None:
-    """Close a process that could not be made ready. It was killed and left open, and would complain when the loop is
-    closed; only the frames of the error know it."""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        process = frame.f_locals.get("process")
-        if isinstance(process, Process):
-            await process.aclose()
 
 
 def _brought(pickled: bytes | None) -> Exception | None:

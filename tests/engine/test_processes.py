@@ -6,16 +6,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import anyio
 import anyio.to_process
 import pytest
+from anyio.abc import Process
 
-from pipeline import ConversationState, DefinitionError, Pipeline, Record, Visit
+from pipeline import ConversationState, DefinitionError, Pipeline, Record, RunStopped, Visit
+from pipeline.core import processes
 from pipeline.core.agent import stage_of_agent
+from pipeline.core.processes import START_SECONDS
 from pipeline.core.virtual import virtual
 from stages import agent, filter, map, parallel, route
 from tests.engine import computing
@@ -183,6 +187,128 @@ async def test_a_signal_to_every_process_of_the_terminal_leaves_no_answer_for_th
         await anyio.sleep(0.05)
         later = [await run.submit("y") for _ in range(2)]
     assert [record.output for record in later] == [first.output] * 2
+
+
+# -- the pool of the event loop, which all stages and runs share ----------------------------------------------------
+
+
+class Started(NamedTuple):
+    """A process that was started."""
+
+    process: Process
+    seconds: float  #: that its start might take
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Started]:
+    made: list[Started] = []
+    real = anyio.to_process.open_process
+
+    async def open_process(*args: object, **options: object) -> Process:
+        seconds = anyio.current_effective_deadline() - anyio.current_time()
+        process = await real(*args, **options)  # type: ignore[arg-type]
+        made.append(Started(process, seconds))
+        return process
+
+    monkeypatch.setattr(anyio.to_process, "open_process", open_process)
+    return made
+
+
+def assert_started(started: list[Started], number: int) -> None:
+    """So many were, all by a step of its own, and they have ended with their loop."""
+    assert [each.seconds <= START_SECONDS for each in started] == [True] * number
+    assert [each.process.returncode is None for each in started] == [False] * number
+
+
+Call = Callable[[dict[str, str]], Awaitable[object]]
+
+
+async def at_once(first: Call, second: Call, gate: Path) -> None:
+    """Have `second` called while `first` computes."""
+    tell = gate.with_suffix(".came")
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(first, {"tell": str(tell), "gate": str(gate)})
+        await until(tell.exists)
+        await second({})
+        gate.write_text("go")  # noqa: ASYNC240
+
+
+async def two_stages_compute_at_once(gate: Path, started: list[Started]) -> None:
+    stages = map(computing.same, cpu=True, timeout=1000) | map(computing.passes, cpu=True, timeout=1000, concurrency=2)
+    async with Pipeline(stages).open() as run:
+        await run.submit({})  # by one process in both stages
+        await at_once(run.submit, run.submit, gate)
+
+
+async def two_runs_compute_at_once(gate: Path, started: list[Started]) -> None:
+    pipe = Pipeline(map(computing.passes, cpu=True, timeout=1000))
+    async with pipe.open() as run, pipe.open() as other:
+        for each in (run, other):
+            await each.submit({})
+        await at_once(run.submit, other.submit, gate)
+
+
+async def the_host_computes_as_well(gate: Path, started: list[Started]) -> None:
+    async with Pipeline(map(computing.same, cpu=True, timeout=1000)).open() as run:
+        await run.submit({})
+        await at_once(partial(anyio.to_process.run_sync, computing.passes), run.submit, gate)
+
+
+async def an_idle_process_dies(gate: Path, started: list[Started]) -> None:
+    async with Pipeline(map(computing.where, cpu=True, timeout=1000)).open() as run:
+        pid = int(str((await run.submit({})).output))
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: started[0].process.returncode is not None)
+        assert (await run.submit({})).status == "ok"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize(
+    "scene",
+    [two_stages_compute_at_once, two_runs_compute_at_once, the_host_computes_as_well, an_idle_process_dies],
+)
+def test_whoever_took_the_idle_process_no_call_starts_one_in_its_own_time(
+    backend: str, scene: Callable[..., Awaitable[None]], tmp_path: Path, started: list[Started]
+) -> None:
+    anyio.run(scene, tmp_path / "gate", started, backend=backend)
+    assert_started(started, 2)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_two_stages_in_two_runs_never_have_more_processes_than_calls(backend: str, started: list[Started]) -> None:
+    pipe = Pipeline(map(computing.double, cpu=True, timeout=5) | map(computing.where, cpu=True, timeout=5))
+
+    async def collect() -> None:
+        records = await pipe.collect(range(12))
+        assert [record.status for record in records] == ["ok"] * 12
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(collect)
+            tg.start_soon(collect)
+
+    anyio.run(main, **virtual(backend))
+    assert 1 <= len(started) <= 4
+    assert_started(started, len(started))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+async def test_a_process_that_takes_too_long_to_start_is_ended_and_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[Started]
+) -> None:
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(slow))
+    monkeypatch.setattr(processes, "START_SECONDS", 1)
+    with pytest.raises(RunStopped) as caught:
+        await Pipeline(map(computing.double, cpu=True)).collect([1])
+    assert str(caught.value) == "a worker process of stage 'double' did not start: not within 1 s"
+    assert_started(started, 1)
+
+
+# -- beside the run -------------------------------------------------------------------------------------------------
 
 
 async def test_what_is_changed_in_a_process_changes_nothing_here_so_debug_has_nothing_to_say() -> None:
