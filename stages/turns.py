@@ -16,6 +16,7 @@ import anyio
 from anyio import RunFinishedError, get_current_task
 from anyio.lowlevel import EventLoopToken, checkpoint, current_token
 
+from pipeline.core.anyio_private import call_soon
 from pipeline.core.errors import PipelineError
 
 
@@ -52,8 +53,7 @@ class TaskTicket:
         if caller == self.loop:
             self.called.set()
         else:
-            # not `from_thread.run_sync`: it waits for the loop, and forever for one that is just ending
-            self.loop.backend_class.run_sync_soon(self.called.set, (), self.loop.native_token)
+            call_soon(self.loop, self.called.set)
 
 
 class ThreadTicket:

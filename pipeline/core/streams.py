@@ -13,6 +13,7 @@ import anyio
 from anyio import BrokenResourceError
 from anyio.streams.memory import MemoryObjectReceiveStream
 
+from pipeline.core.anyio_private import in_transit
 from pipeline.core.item import Item, Outcome
 
 BURST = 16
@@ -60,9 +61,8 @@ class Edge:
         )
 
     def items(self) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
-        """What lies in the buffer, and what senders that wait for room have in hand. anyio tells only how many."""
-        state = self.inbox._state  # pyright: ignore[reportPrivateUsage]
-        return tuple(state.buffer), tuple(state.waiting_senders.values())
+        """What lies in the buffer, and what senders that wait for room have in hand."""
+        return in_transit(self.inbox)
 
 
 def open_edge(into: str, capacity: int) -> Edge:

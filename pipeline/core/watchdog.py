@@ -20,6 +20,7 @@ from time import monotonic
 from anyio import RunFinishedError
 from anyio.lowlevel import EventLoopToken, current_token
 
+from pipeline.core.anyio_private import call_soon
 from pipeline.core.culprits import Culprit, culprit_of, step_of
 from pipeline.core.events import LoopBlocked
 from pipeline.core.statistics import BlockedStatistics
@@ -104,10 +105,10 @@ class Watchdog:
         here = True
         try:
             while here:
-                _soon(loop, self._answers.put, True)
+                call_soon(loop, self._answers.put, True)
                 here = self._look(thread, worked)
                 if self._ended:
-                    _soon(loop, self._tell)
+                    call_soon(loop, self._tell)
                 if here:
                     here = self._answer(2 * self.threshold / LOOKS) is None
         except RunFinishedError:
@@ -150,11 +151,6 @@ class Watchdog:
             return self._answers.get(timeout=seconds)
         except Empty:
             return None
-
-
-def _soon(loop: EventLoopToken, function: Callable[..., object], *args: object) -> None:
-    """Let the loop call `function`. Not through `from_thread`: that waits, and for ever if the loop is just ending."""
-    loop.backend_class.run_sync_soon(function, args, loop.native_token)
 
 
 def work_clock(thread: int) -> Callable[[], float]:
