@@ -2,7 +2,7 @@
 
 Progress is a root admitted, a visit finished, a record made or taken. The clock runs only while there is a root to work
 on and nobody outside is waited for: a reader who has not come back for the next record is slow, and a paused run is
-paused; neither is a stall.
+paused; neither is a stall. Nor is a batch that fills while the source may give more.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from anyio import sleep
 
 from pipeline.core.events import RunStalled
 from pipeline.core.waits import wait_chain
+from pipeline.core.whereabouts import fills
 
 if TYPE_CHECKING:
     from pipeline.core.machine import Machine
@@ -49,4 +50,6 @@ class StallClock:
     def _at_work(self) -> bool:
         """Whether it is the pipeline's turn to move."""
         machine = self._machine
-        return bool(machine.window.roots) and not machine.window.paused and machine.results.awaited
+        if not machine.window.roots or machine.window.paused or not machine.results.awaited:
+            return False
+        return machine.source_ended or bool(machine.window.waiting) or not all(map(fills, machine.window.roots))

@@ -161,6 +161,8 @@ class _Chain:
     def _batched(self, who: str, batch: Batch) -> Iterator[str]:
         if batch.root is None:
             yield f"{who} waits in {batch.label!r} for its batch to fill ({len(batch.members)} items so far)"
+            if not self.machine.source_ended and not self.machine.window.waiting:
+                yield "the source is waited for"
         else:
             yield f"{who} is one of {len(batch.members)} in {name_of(batch.root)}"
             yield from self._item(batch.root)

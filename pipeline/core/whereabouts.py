@@ -52,6 +52,15 @@ def open_frames(frames: Iterable[Frame]) -> Iterator[Frame]:
         left += fresh
 
 
+def fills(frame: Frame) -> bool:
+    """Whether all that an item has become lies in batches that are not full, so that only new items can move it."""
+    inner = frame.inner
+    if isinstance(inner, Member):
+        return inner.batch.root is None
+    below = [] if inner is None else [member for _, member in unresolved(inner)]
+    return bool(below) and all(map(fills, below))
+
+
 def unresolved(inner: Inner) -> Iterator[tuple[str, Frame]]:
     """The members of a group that have not ended, the earliest first."""
     if isinstance(inner, Group):

@@ -14,7 +14,7 @@ from pipeline.core.record import Record
 from pipeline.core.run import Run
 from pipeline.core.stage import Stage
 from pipeline.core.virtual import Stalled
-from stages import flat_map, map, parallel
+from stages import batch, flat_map, map, parallel
 from tests.engine.schedules import in_virtual_time, run_in
 
 TIMEOUT = 100.0
@@ -71,6 +71,22 @@ async def test_it_is_told_again_after_progress_and_another_stall() -> None:
         "root '0' is visited by stage 'ask'",
         "root '2' is visited by stage 'ask'",
     ]
+
+
+@in_virtual_time
+async def test_a_batch_that_fills_while_the_source_is_silent_is_none_and_says_what_it_waits_for() -> None:
+    async def slow() -> AsyncIterator[float]:
+        yield 1.0
+        await anyio.sleep(5 * TIMEOUT)
+        yield 2.0
+
+    heard = Heard()
+    async with watched(batch(size=3, within=None), slow(), heard) as run:
+        await anyio.sleep(3 * TIMEOUT)
+        waits = run.wait_chain()
+        assert [record.output for record in await read_all(run)] == [[1.0, 2.0]]
+    assert heard.stalls == []
+    assert waits == ("root '0' waits in 'batch' for its batch to fill (1 items so far)", "the source is waited for")
 
 
 @in_virtual_time
