@@ -19,6 +19,7 @@ from typing import Generic, TypeVar
 from anyio.lowlevel import current_token
 
 from pipeline.core.errors import PipelineError
+from pipeline.core.threads import unless_abandoned
 from stages.turns import Turns
 
 K = TypeVar("K")
@@ -57,18 +58,30 @@ class SharedState(Generic[K, V]):
         async with self._turns.task():
             values = dict(self._committed)
             yield values
-            self._committed = MappingProxyType(dict(values))
+            self._commit(values)
 
     @contextmanager
     def update_sync(self) -> Generator[dict[K, V]]:
         """`update` for threads: waits in the same queue by blocking. Raises `PipelineError` in a thread in which an
-        event loop runs. A thread cannot be cancelled: one whose visit was cancelled still has its turn. In virtual time
-        the clock stands still while a thread waits, so an update ahead of it must not sleep there."""
+        event loop runs.
+
+        A thread cannot be cancelled: one whose visit has ended still has its turn, but its changes are discarded, and
+        the block ends with `Abandoned`. In virtual time the clock stands still while a thread waits, so an update ahead
+        of it must not sleep there.
+        """
         _refuse_in_loop()
         with self._turns.thread():
             values = dict(self._committed)
             yield values
-            self._committed = MappingProxyType(dict(values))
+            self._commit(values)
+
+    def _commit(self, values: Mapping[K, V]) -> None:
+        new = MappingProxyType(dict(values))
+
+        def change() -> None:
+            self._committed = new
+
+        unless_abandoned(change)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({dict(self._committed)!r})"

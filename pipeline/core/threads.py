@@ -1,25 +1,32 @@
 """Blocking functions off the event loop: worker threads under a limiter of the stage's own.
 
 A thread cannot be cancelled. When its visit ends before it, the item goes its way at once and the result is refused,
-but the unit of the limiter stays taken until the thread ends, so abandoned calls cannot pile up behind the stage's
-back. They are counted, also after the run has ended.
+as is what the call would commit afterwards, see `unless_abandoned`. But the unit of the limiter stays taken until the
+thread ends, so abandoned calls cannot pile up behind the stage's back. They are counted, also after the run has ended.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
+import threading
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
 from anyio import CapacityLimiter, to_thread
 
+from pipeline.core.errors import PipelineError
 from pipeline.core.time_limit import within
 
 if TYPE_CHECKING:
     from pipeline.core.machine import Machine
+
+
+class Abandoned(PipelineError):
+    """Raised in a worker thread: its visit has ended without it, so it changes nothing that others see any more."""
 
 
 def is_blocking(function: Callable[..., object]) -> bool:
@@ -39,9 +46,10 @@ class BlockingStatistics:
 
 class BlockingCall:
     """One call in a thread, as the task that waits for it sees it. The thread writes `began`, then the result or the
-    error, then `ended`, each once; a reader elsewhere needs no lock for that."""
+    error, then `ended`, each once; a reader elsewhere needs no lock for that. What it commits elsewhere it commits
+    under the lock, under which it is abandoned as well, so it changes nothing after that."""
 
-    __slots__ = ("args", "began", "done", "ended", "error", "function", "heard", "result")
+    __slots__ = ("_lock", "_outer", "abandoned", "args", "began", "done", "ended", "error", "function", "result")
 
     def __init__(self, function: Callable[..., object], args: tuple[object, ...]) -> None:
         self.function = function
@@ -49,12 +57,15 @@ class BlockingCall:
         self.done = anyio.Event()
         self.began = False
         self.ended = False
-        self.heard = True  #: somebody waits for the result
+        self.abandoned = False  #: whoever waited for the result has left before it was there
         self.result: object = None
         self.error: Exception | None = None
+        self._lock = threading.Lock()
+        self._outer = _CALL.get()  #: the call that has started the run of this one, if one has
 
     def perform(self) -> None:
-        """Make the call: what the thread does."""
+        """Make the call: what the thread does, in a context of its own."""
+        _CALL.set(self)
         self.began = True
         try:
             self.result = self.function(*self.args)
@@ -63,12 +74,41 @@ class BlockingCall:
         finally:
             self.ended = True
 
+    def leave(self) -> None:
+        """Wait for it no longer."""
+        with self._lock:
+            self.abandoned = not self.ended
+
+    def commit(self, change: Callable[[], None]) -> None:
+        """Make `change` if this call, and those that it is a part of, are waited for; else raise `Abandoned`."""
+        with self._lock:
+            if self.abandoned:
+                raise Abandoned("the visit of this call has ended, so what the call would change is discarded")
+            if self._outer is None:
+                change()
+            else:
+                self._outer.commit(change)
+
     async def answer(self) -> object:
         """Wait for the thread; return or raise what the function did."""
         await self.done.wait()
         if self.error is not None:
             raise self.error
         return await self.result if inspect.isawaitable(self.result) else self.result
+
+
+#: the call in a thread that the code at hand is a part of
+_CALL: ContextVar[BlockingCall | None] = ContextVar("penstock_blocking_call", default=None)
+
+
+def unless_abandoned(change: Callable[[], None]) -> None:
+    """Make `change`, which others see and which takes no time. Raises `Abandoned` in the thread of a call whose visit
+    has ended without it, and in whatever the thread has started that shares its context."""
+    call = _CALL.get()
+    if call is None:
+        change()
+    else:
+        call.commit(change)
 
 
 class Threads:
@@ -86,7 +126,7 @@ class Threads:
 
     async def run(self, function: Callable[..., object], *args: object) -> object:
         """Call `function` in a thread and return what it returns, if that comes within the timeout, which does not
-        count the wait for a unit. Cancelled or too late, it leaves the thread to end unheard."""
+        count the wait for a unit. Cancelled or too late, it abandons the thread."""
         meter = self._machine.meters.get(self.name)
         if meter is not None and meter.slots.total != self._total:  # the stage's concurrency was changed
             self._units.total_tokens = self._total = meter.slots.total
@@ -97,7 +137,7 @@ class Threads:
         try:
             return await within(self._timeout, self.name, call.answer())
         finally:
-            call.heard = False
+            call.leave()
 
     async def _keep(self, call: BlockingCall) -> None:
         """Hold the unit until the thread ends; a task of the run, so only the end of the run abandons it."""
@@ -109,4 +149,4 @@ class Threads:
     def statistics(self) -> BlockingStatistics:
         """The calls that are running now; right after the run as well."""
         running = [call for call in self._calls if call.began and not call.ended]
-        return BlockingStatistics(self.name, len(running), sum(not call.heard for call in running))
+        return BlockingStatistics(self.name, len(running), sum(call.abandoned for call in running))

@@ -13,7 +13,7 @@ from pipeline import ConversationState, DefinitionError, ItemError, Pipeline, Ru
 from pipeline.core.agent import stage_of_agent
 from pipeline.core.errors import Failure
 from pipeline.core.stage import Stage
-from pipeline.core.threads import BlockingStatistics
+from pipeline.core.threads import Abandoned, BlockingCall, BlockingStatistics
 from pipeline.core.virtual import virtual
 from stages import filter, map, parallel
 
@@ -172,6 +172,23 @@ async def test_a_filter_and_an_agent_that_block_have_a_time_as_well(gate: Gate) 
             assert record.error is not None
             assert (record.error.type, run.statistics().threads) == ("VisitTimeout", 1)
     gate.open.set()
+
+
+async def test_a_visit_does_not_end_while_its_call_commits_and_nothing_is_committed_after_that() -> None:
+    call = BlockingCall(str, ())
+    seen: list[object] = []
+
+    def change() -> None:
+        leaves.start()
+        leaves.join(0.05)
+        seen.append(call.abandoned)
+
+    leaves = threading.Thread(target=call.leave)
+    call.commit(change)
+    leaves.join()
+    with pytest.raises(Abandoned):
+        call.commit(change)
+    assert (seen, call.abandoned) == ([False], True)
 
 
 # -- on the loop ----------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 import anyio
+import anyio.from_thread
 import pytest
 from anyio import CancelScope, RunFinishedError, to_thread
 from anyio.lowlevel import EventLoopToken, checkpoint
@@ -348,6 +349,100 @@ async def test_native_cancellation_of_a_task_that_waits_loses_nothing() -> None:
         (result,) = await asyncio.gather(task, return_exceptions=True)
         assert state.snapshot()["n"] == (1 if result is None else 0)
         await assert_usable(state)
+
+
+class Left:
+    """A visit in a thread whose time is up before it calls `work`; notes how that ends."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._work = work
+        self._go = threading.Event()
+        self.ended: list[str] = []
+
+    def __call__(self, value: object) -> None:
+        self._go.wait(20)
+        try:
+            self.ended.append(str(self._work()))
+        except PipelineError as error:
+            self.ended.append(f"{type(error).__name__}: {error}")
+
+    async def visit(self) -> None:
+        async with Pipeline(map(self, name="left", blocking=True, timeout=0.05)).open() as run:
+            record = await run.submit("x")
+            assert record.error is not None
+            assert record.error.type == "VisitTimeout"
+            self._go.set()
+            await until(lambda: bool(self.ended))
+
+
+ABANDONED = "Abandoned: the visit of this call has ended, so what the call would change is discarded"
+
+
+async def test_what_a_thread_changes_after_its_visit_is_discarded() -> None:
+    state = SharedState({"n": 5})
+    for work in (partial(add_sync, state), partial(anyio.from_thread.run, add, state)):
+        left = Left(work)
+        await left.visit()
+        assert (left.ended, state.snapshot()) == ([ABANDONED], {"n": 5})
+    await assert_usable(state)
+
+
+async def test_a_thread_that_has_its_turn_when_its_visit_ends_does_not_commit() -> None:
+    state = SharedState({"n": 5})
+
+    inside, go = threading.Event(), threading.Event()
+
+    def slow(value: object) -> None:
+        with state.update_sync() as values:
+            values["n"] = 9
+            inside.set()
+            go.wait(20)
+
+    async with Pipeline(map(slow, blocking=True)).open(["x"]) as run:
+        await until(inside.is_set)
+        run.abort()
+    go.set()
+    await until(lambda: not run.statistics().threads)
+    assert state.snapshot() == {"n": 5}
+    await assert_usable(state)
+
+
+async def test_what_a_run_inside_an_abandoned_thread_changes_is_discarded_as_well() -> None:
+    state = SharedState({"n": 5})
+
+    def in_a_thread(value: object) -> None:
+        add_sync(state)
+
+    async def in_a_task(value: object) -> None:
+        await add(state)
+
+    def nested(inner: Pipeline) -> str | None:
+        (record,) = inner.run_sync(["y"])
+        return record.error and record.error.type
+
+    for inner in (map(in_a_thread, blocking=True), map(in_a_task)):
+        left = Left(partial(nested, Pipeline(inner)))
+        await left.visit()
+        assert (left.ended, state.snapshot()) == (["Abandoned"], {"n": 5})
+    await assert_usable(state)
+
+
+async def test_what_a_thread_has_started_may_change_the_state_after_a_visit_that_ended_well() -> None:
+    state = SharedState({"n": 5})
+    ended = anyio.Event()
+
+    async def afterwards() -> None:
+        await ended.wait()
+        await add(state)
+
+    async with anyio.create_task_group() as tg:
+
+        def starts(value: object) -> None:
+            anyio.from_thread.run_sync(tg.start_soon, afterwards)
+
+        (record,) = await Pipeline(map(starts, blocking=True)).collect(["x"])
+        ended.set()
+    assert (record.status, state.snapshot()) == ("ok", {"n": 6})
 
 
 class Deaf(ThreadTicket):
