@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Never, TypeAlias
 
 from pipeline.core.asking import ask
 from pipeline.core.batches import Batch, Member, id_of, share_out
@@ -17,7 +17,7 @@ from pipeline.core.collapse import Collapse
 from pipeline.core.composite import Composite, CompositeRun
 from pipeline.core.deadlines import Deadlines
 from pipeline.core.decisions import decision_problems, read_decision
-from pipeline.core.errors import Failure, ItemError, Problem
+from pipeline.core.errors import DefinitionError, Failure, ItemError, Problem
 from pipeline.core.events import BatchFlushed, Trigger
 from pipeline.core.item import Frame, Item, Missing, Outcome
 from pipeline.core.stage import Body, OnError, Stage, Standing, Template, as_stage
@@ -282,7 +282,7 @@ async def weight_of(weight: Weight, item: Item, stage: str) -> float:
 def batch(
     body: object | None = None,
     /,
-    *,
+    *misplaced: Never,
     size: int,
     name: str = "batch",
     within: float | None = 1.0,
@@ -302,6 +302,9 @@ def batch(
     same kind of thing, a batch has items of one key only. `within=None` waits until it is full, and is refused where
     that could be for ever.
     """
+    if misplaced or isinstance(body, str):
+        text = "begins with its body, if it has one, and takes its name as name="
+        raise DefinitionError(Problem(None, "batch", text, 'batch(body, size=…, name="scores")'))
     over = None if body is None else as_stage(body)
     return BatchStage(name, over, size, within, read_decision(weight), read_decision(key), on_error)
 

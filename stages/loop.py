@@ -10,13 +10,13 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, Never, TypeAlias
 
 from pipeline.core.agent import AGENT_CONCURRENCY
 from pipeline.core.arity import accepts
 from pipeline.core.composite import Composite, CompositeRun, rejoin
 from pipeline.core.decisions import decision_problems, read_decision, whole
-from pipeline.core.errors import Failure, ItemError, Problem
+from pipeline.core.errors import DefinitionError, Failure, ItemError, Problem
 from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Frame, Item, Outcome
 from pipeline.core.leaf import LeafStage, Plain, Process, Visited
@@ -228,7 +228,7 @@ def _told(item: Item, outputs: Mapping[str, object]) -> Item:
 def loop(
     body: object,
     /,
-    *,
+    *misplaced: Never,
     until: Callable[..., object] | Expression | str,
     max_rounds: int,
     name: str = "loop",
@@ -245,6 +245,9 @@ def loop(
     After `max_rounds` rounds, or when they have cost `max_cost` US dollars or more, the last one's output goes on and
     `<name>_exhausted` is true; with `on_exhausted="fail"` the item fails.
     """
+    if misplaced or isinstance(body, str):
+        text = "begins with its body, and takes its name as name="
+        raise DefinitionError(Problem(None, "loop", text, 'loop(body, until=…, max_rounds=…, name="polish")'))
     return LoopStage(name, as_stage(body), read_decision(until), max_rounds, max_cost, on_exhausted, on_error)
 
 

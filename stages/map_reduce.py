@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeAlias, cast
+from typing import Any, ClassVar, Never, TypeAlias, cast
 
 import anyio
 
 from pipeline.core.composite import Composite, CompositeRun, rejoin
 from pipeline.core.decisions import decision_problems, read_decision, whole
-from pipeline.core.errors import ItemError, Problem, is_bug
+from pipeline.core.errors import DefinitionError, ItemError, Problem, is_bug
 from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Frame, Item, Missing, Outcome
 from pipeline.core.iteration import CUT, each_of, resolved
@@ -173,7 +173,7 @@ class MapReduceStage(Composite):
 def map_reduce(
     each: object,
     /,
-    *,
+    *misplaced: Never,
     split: Callable[..., object] | Expression | str,
     reduce: Callable[[Any, Any], object] | Expression | str,
     initial: object,
@@ -192,6 +192,10 @@ def map_reduce(
     timing; `initial` is what it begins with, copied for each item. A part that fails fails the item; one that is
     skipped (`on_error="skip"` in the body) is left out. The messages of the parts are not kept.
     """
+    if misplaced or isinstance(each, str):
+        text = "begins with its body, and takes its name as name="
+        right = 'map_reduce(each, split=…, reduce=…, initial=…, name="notes")'
+        raise DefinitionError(Problem(None, "map_reduce", text, right))
     return MapReduceStage(
         name,
         read_decision(split),

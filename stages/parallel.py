@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Never, cast
 
 from pipeline.core.composite import Composite, CompositeRun, member, rejoin
 from pipeline.core.decisions import function_problems
@@ -119,7 +119,7 @@ def last_fields(stage: Stage) -> Fields | None:
 def parallel(
     name: str = "parallel",
     /,
-    *,
+    *unlabelled: Never,
     join: JoinLike = "all",
     timeout: float | None = None,
     on_timeout: OnTimeout | None = None,
@@ -139,6 +139,9 @@ def parallel(
     `list`, `concat` (texts with a blank line between them, or lists), `merge` (mappings), `sum`, `first`, `last`, or a
     function of two. Branches that are missing are left out.
     """
+    if unlabelled or not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        text = "begins with its name, and takes its branches by label"
+        raise DefinitionError(Problem(None, "parallel", text, 'parallel("views", a=…, b=…)'))
     twice = sorted(set(branches or {}) & set(more))
     if twice:
         raise DefinitionError(Problem(name, "branches", f"{', '.join(twice)} given twice"))

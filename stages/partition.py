@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Never, TypeAlias
 
 from pipeline.core.asking import ask
 from pipeline.core.composite import Composite, CompositeRun, member
 from pipeline.core.decisions import decision_problems, read_decision
-from pipeline.core.errors import ItemError, Problem
+from pipeline.core.errors import DefinitionError, ItemError, Problem
 from pipeline.core.groups import Group
 from pipeline.core.item import Frame, Item
 from pipeline.core.names import Fields
@@ -180,7 +180,7 @@ def partition_by(
     key: Callable[..., object] | Expression | str,
     body: object,
     /,
-    *,
+    *misplaced: Never,
     name: str = "partition",
     on_error: OnError | None = None,
 ) -> PartitionStage:
@@ -189,6 +189,9 @@ def partition_by(
     `key` is a function of the payload alone, which may be async, or an expression. Items of other keys go by, as many
     at once as the body's stages allow. They come out in order of arrival for each key.
     """
+    if misplaced:
+        text = "begins with its key and its body, and takes its name as name="
+        raise DefinitionError(Problem(None, "partition_by", text, 'partition_by(key, body, name="turns")'))
     return PartitionStage(name, as_stage(body), read_decision(key), on_error)
 
 

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, ClassVar, Literal, Never, TypeAlias, cast
 
 from pipeline.calls.schema import Schema
 from pipeline.core.agent import Agent, AgentStage, is_agent, stage_of_agent
@@ -230,7 +230,7 @@ class SwitchStage(Composite):
 def route(
     cases: Mapping[str, object],
     /,
-    *,
+    *misplaced: Never,
     by: Callable[..., object] | Expression | str | AgentStage | Agent,
     default: object | None = None,
     name: str = "route",
@@ -246,6 +246,9 @@ def route(
     An agent is what `agent(…)` gives, an object with `name` and `process(prompt, state)`, or a named function whose
     second parameter is called `state`. Any other function of two parameters is given the payload and the visit.
     """
+    if misplaced or not isinstance(cases, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        text = "begins with its cases, a mapping from label to stages, and takes its name as name="
+        raise DefinitionError(Problem(None, "route", text, 'route({"code": …, "prose": …}, by=…, name="kind")'))
     found = [
         Problem(name, "cases", f"the label {label!r} is not text", f"write {str(label_of(label))!r}")
         for label in cast("Mapping[object, object]", cases)

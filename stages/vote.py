@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, TypeAlias, cast
+from typing import ClassVar, Literal, NamedTuple, Never, TypeAlias, cast
 
 from pipeline.core.ballot import Count, Key, Votes, key_problems
 from pipeline.core.composite import Composite, CompositeRun, member, rejoin
@@ -202,7 +202,7 @@ def vote(
     name: str,
     body: object = None,
     /,
-    *,
+    *unlabelled: Never,
     samples: int | None = None,
     key: Key | str | None = None,
     needed: Needed = "majority",
@@ -224,6 +224,9 @@ def vote(
     Branches that fail have no vote; the item is partial if theirs could have changed the result. When the `timeout` has
     passed, `on_timeout="partial"` lets those decide that have answered.
     """
+    if unlabelled or not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        text = "begins with its name, and takes its branches by label"
+        raise DefinitionError(Problem(None, "vote", text, 'vote("sum", a=…, b=…), or vote("sum", body, samples=5)'))
     labelled = {**(branches or {}), **more}
     twice = sorted(set(branches or {}) & set(more))
     if twice:

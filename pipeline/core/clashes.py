@@ -44,13 +44,15 @@ def clashes(stage: Stage) -> Iterator[Problem]:
     """Find the names of stages and outputs that are taken."""
     taken: dict[str, list[Claim]] = {}
     for written, way in placed(stage):
-        wired = [part.name for part in written.parts()]
+        wired, whose = [part.name for part in written.parts()], owner_of(written)
         for name, owner in _claims(written).items():
             is_stage = name == written.name or name in wired
-            claim = Claim("a stage" if is_stage else "an output", written.name, way)
+            claim = Claim("a stage" if is_stage else "an output", whose, way)
             option = None if is_stage else _option(written, name)
             before = taken.setdefault(name, [])
             rivals = [earlier for earlier in before if _judged(name, earlier, claim)]
+            if name != whose:  # what two stages of one name make of it is no other mistake
+                rivals = [earlier for earlier in rivals if earlier.stage != whose]
             found = next((f for earlier in rivals if (f := _clash(name, earlier, claim)) is not None), None)
             if found is None and wired.count(name) > 1:
                 found = _taken("a stage", name)

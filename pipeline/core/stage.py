@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, TypeAlias, cast
 
 from pipeline.core.errors import DefinitionError, Failure, Problem
 from pipeline.core.names import Fields
@@ -52,6 +52,12 @@ class Stage(ABC):
 
     #: fields that hold a function of the user's, which debug mode watches
     functions: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        name = cast("object", self.name)
+        if not isinstance(name, str):
+            what = "a stage" if isinstance(name, Stage) else f"{name!r:.60}"
+            raise DefinitionError(Problem(None, "name", f"the name of a stage is text, got {what}"))
 
     @abstractmethod
     async def run(self, inbox: Inbox, outbox: Outbox, scope: Scope) -> None:
