@@ -119,6 +119,21 @@ async def cancel_the_task(host: Host, steps: Steps) -> None:
         task.result()
 
 
+async def cancel_the_task_again_and_again(host: Host, steps: Steps) -> None:
+    """What an impatient host does: the run is cancelled while it is being torn down, too."""
+    task = asyncio.ensure_future(host())
+
+    def cancel(more: int = 3) -> None:
+        task.cancel()
+        if more:
+            asyncio.get_running_loop().call_soon(cancel, more - 1)
+
+    steps.arm(host.holding_threads(cancel))
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
+
+
 async def time_out(host: Host, steps: Steps) -> None:
     """`asyncio.timeout`, whose time is up at the step."""
     try:
@@ -167,6 +182,11 @@ def test_an_anyio_scope_can_be_cancelled_at_every_step(backend: str, topology: s
 @every_topology
 def test_the_asyncio_task_of_the_host_can_be_cancelled_at_every_step(topology: str) -> None:
     at_every_step("asyncio", topology, cancel_the_task)
+
+
+@pytest.mark.parametrize("topology", ["busy entrance", "nested", "blocking threads"])
+def test_a_host_that_is_cancelled_again_and_again_leaves_nothing_behind(topology: str) -> None:
+    at_every_step("asyncio", topology, cancel_the_task_again_and_again)
 
 
 @pytest.mark.parametrize("topology", ["line", "nested", "into a sink"])
