@@ -22,6 +22,7 @@ from pipeline.core.events import BatchFlushed, Trigger
 from pipeline.core.item import Frame, Item, Missing, Outcome
 from pipeline.core.stage import Body, OnError, Stage, Standing, Template, as_stage
 from pipeline.core.templates import Expression
+from pipeline.core.time_limit import is_duration
 from pipeline.core.visit import template_names
 from pipeline.core.words import Field, Word
 from stages.partition import Key, key_of
@@ -230,8 +231,8 @@ class BatchStage(Composite):
         found: list[Problem] = []
         if type(self.size) is not int or self.size < 1:
             found.append(Problem(self.name, "size", f"must be a whole number of at least 1, got {self.size!r}"))
-        if self.within is not None and not (type(self.within) in (int, float) and 0 < self.within < math.inf):
-            found.append(Problem(self.name, "within", f"must be above 0 seconds, or None, got {self.within!r}"))
+        if self.within is not None and not is_duration(self.within):
+            found.append(Problem(self.name, "within", f"must be a number of seconds above 0, got {self.within!r}"))
         for option, decision in (("weight", self.weight), ("key", self.key)):
             if decision is not None:
                 found += decision_problems(self.name, option, decision)
@@ -242,8 +243,8 @@ class BatchStage(Composite):
 
     def stalls(self, standing: Standing) -> Iterator[Problem]:
         if self.within is None and (reason := self._endless(standing)) is not None:
-            text = f"None could wait for ever: {reason}"
-            yield Problem(self.name, "within", text, "say how long an item may wait at most, such as 1 second")
+            text = f"without a time it could wait for ever: {reason}"
+            yield Problem(self.name, "within", text, "say how long an item may wait at most")
 
     def _endless(self, standing: Standing) -> str | None:
         """Why a batch that waits until it is full might never be."""

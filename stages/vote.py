@@ -233,9 +233,12 @@ def vote(
         raise DefinitionError(Problem(name, "branches", f"{', '.join(twice)} given twice"))
     if body is None and samples is not None:
         raise DefinitionError(Problem(name, "samples", "is for one body that answers several times", "give the body"))
-    if body is not None and (samples is None or labelled):
-        text = "is for one that answers several times" if labelled else "answers several times"
+    if body is not None and labelled:
+        text = "has no effect beside branches, which answer once each"
         raise DefinitionError(Problem(name, "body", text, "give either branches, or a body and samples"))
+    if body is not None and samples is None:
+        text = "is missing: it says how often the body answers"
+        raise DefinitionError(Problem(name, "samples", text, "give it, or branches instead of a body"))
     cases = as_bodies(labelled) if body is None else ((_SAMPLES, as_stage(body)),)
     return VoteStage(name, cases, samples, read_decision(key), needed, on_tie, timeout, on_timeout, on_error)
 

@@ -8,9 +8,12 @@ from pipeline.cli.voice import Voice
 from pipeline.core.agent import AgentStage
 from pipeline.core.events import Event, LoopBlocked, RunStalled
 from pipeline.core.pipeline import Pipeline
-from pipeline.core.topology import leaves
+from pipeline.core.stage import Stage
+from pipeline.core.topology import walk
 
-_FUNCTION = "make it a plain def with blocking: true, then it runs in worker threads (cpu: true: in processes)"
+_THREADS = "make it a plain def with blocking: true, then it runs in worker threads"
+_PROCESSES = f"{_THREADS} (cpu: true: in processes)"
+_EXPRESSION = "an expression cannot run anywhere else: let it do less, or a map before it, with blocking: true"
 _AGENT = "make its process a plain def, then it runs in worker threads"
 _ELSEWHERE = "let it wait with await, or run in a thread"
 
@@ -19,7 +22,7 @@ class Alarms:
     """A listener of a run's events. What changes: whose blocking was told, because once is enough."""
 
     def __init__(self, pipeline: Pipeline, voice: Voice) -> None:
-        self._agents = {leaf.name for leaf in leaves(pipeline.stage) if isinstance(leaf, AgentStage)}
+        self._right = {stage.name: _right_for(stage) for stage in walk(pipeline.stage)}
         self._voice = voice
         self._told: set[str] = set()
 
@@ -44,8 +47,17 @@ class Alarms:
 
     def _blocked(self, event: LoopBlocked) -> str:
         what = f"{event.culprit} blocks the event loop, on which all else waits: {event.seconds:.2f} s"
-        right = _ELSEWHERE if event.stage is None else _AGENT if event.stage in self._agents else _FUNCTION
+        right = self._right.get(event.stage or "", _ELSEWHERE)
         return f"warning: {what} at {_shown(event.where)}; {right}"
+
+
+def _right_for(stage: Stage) -> str:
+    """What a stage that blocks can do, as far as its kind has options for it."""
+    if isinstance(stage, AgentStage):
+        return _AGENT
+    if stage.templates() and not any(callable(getattr(stage, option)) for option in stage.functions):
+        return _EXPRESSION
+    return _PROCESSES if hasattr(stage, "cpu") else _THREADS if hasattr(stage, "blocking") else _ELSEWHERE
 
 
 def _shown(where: str) -> str:

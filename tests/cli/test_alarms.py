@@ -13,7 +13,7 @@ from pipeline.cli.voice import Voice
 from pipeline.core.events import LoopBlocked, RunStalled
 from pipeline.core.pipeline import Pipeline
 from pipeline.core.state import ConversationState
-from stages import agent, map
+from stages import agent, flat_map, loop, map, partition_by, tap
 from tests.cli.command import Running, penstock
 
 TOOLS = """\
@@ -28,6 +28,8 @@ def fetch_plain(text):
     return text
 """
 FETCH = "make it a plain def with blocking: true, then it runs in worker threads (cpu: true: in processes)"
+EXPRESSION = "an expression cannot run anywhere else: let it do less, or a map before it, with blocking: true"
+ELSEWHERE = "let it wait with await, or run in a thread"
 
 
 @pytest.fixture
@@ -92,12 +94,22 @@ class Slow:
     [
         ("stage 'm'", "m", FETCH),
         ("stage 'slow'", "slow", "make its process a plain def, then it runs in worker threads"),
-        ("the source", None, "let it wait with await, or run in a thread"),
+        ("stage 't'", "t", "make it a plain def with blocking: true, then it runs in worker threads"),
+        ("stage 'e'", "e", EXPRESSION),
+        ("stage 'l.until'", "l.until", EXPRESSION),
+        ("stage 'p'", "p", EXPRESSION),
+        ("stage 'q'", "q", ELSEWHERE),
+        ("stage 'f'", "f", ELSEWHERE),
+        ("the source", None, ELSEWHERE),
     ],
 )
 def test_what_would_be_right_depends_on_who_it_was(culprit: str, stage: str | None, right: str) -> None:
     voice = Listening()
-    alarms = Alarms(Pipeline(map(str, name="m") | agent(Slow())), voice)
+    stages = map(str, name="m") | agent(Slow()) | tap(print, name="t") | map("{{ prompt }}", name="e")
+    stages |= loop(map(str, name="in_l"), until="{{ in_l == '' }}", max_rounds=2, name="l")
+    stages |= partition_by("{{ prompt }}", map(str, name="in_p"), name="p")
+    stages |= partition_by(str, map(str, name="in_q"), name="q") | flat_map(list, name="f")
+    alarms = Alarms(Pipeline(stages), voice)
     for seconds in (1.234, 9.0):
         alarms.hear(LoopBlocked(culprit, stage, "/elsewhere/x.py:7 in f", seconds))
     assert voice.said == [

@@ -55,9 +55,9 @@ def test_what_could_wait_for_ever_is_invalid_and_told_with_its_place_and_what_to
     checked = penstock("validate", file)
     assert (checked.code, checked.out) == (78, b"")
     assert checked.words[0].startswith(f"{file}:{line}:")
-    said = f"E110 'within' of stage 'judge': None could wait for ever: {reason}"
+    said = f"E110 'within' of stage 'judge': without a time it could wait for ever: {reason}"
     assert checked.words[0].endswith(said)
-    assert "say how long an item may wait at most, such as 1 second" in checked.err
+    assert "say how long an item may wait at most" in checked.err
     assert penstock("run", file, stdin=b"a\n").code == 78
     file.write_text((HEAD + text).replace("within: none", "within: 50ms"))
     assert penstock("validate", file).code == 0

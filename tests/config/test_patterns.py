@@ -149,7 +149,7 @@ LOOP = f"loop: l, body: {BODY}, until: '{{{{ m }}}}'"
 REDUCE = f"map_reduce: r, split: '{{{{ [1] }}}}', each: {BODY}"
 NO_EXPRESSION = "this must be exactly one expression, written {{ … }}, with nothing around it"
 STALLS = "with `key` there can be more batches that are not full than the window has items"
-SAY = "say how long an item may wait at most, such as 1 second"
+SAY = "say how long an item may wait at most"
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ SAY = "say how long an item may wait at most, such as 1 second"
         ),
         (
             "batch: b, size: 3, within: 0s",
-            "0s: E110 'within' of stage 'b': must be above 0 seconds, or None, got 0.0",
+            "0s: E110 'within' of stage 'b': must be a number of seconds above 0, got 0.0",
         ),
         (
             "batch: b, size: 3, weight: 5",
@@ -228,7 +228,7 @@ SAY = "say how long an item may wait at most, such as 1 second"
         ),
         (
             "batch: b, size: 3, within: none, key: '{{ prompt }}'",
-            f"none: E110 'within' of stage 'b': None could wait for ever: {STALLS} ({SAY})",
+            f"none: E110 'within' of stage 'b': without a time it could wait for ever: {STALLS} ({SAY})",
         ),
         (
             "parallel: p, branches: {a: [{batch: b, size: 3}]}",

@@ -93,8 +93,8 @@ every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.make._
 def test_what_could_wait_for_ever_is_refused_with_what_to_change(case: Case) -> None:
     with pytest.raises(DefinitionError) as caught:
         case.make(None)
-    advice = "say how long an item may wait at most, such as 1 second"
-    assert str(caught.value) == f"stage 'judge', within: None could wait for ever: {case.reason} ({advice})"
+    advice = "say how long an item may wait at most"
+    assert str(caught.value) == f"stage 'judge', within: without a time it could wait for ever: {case.reason} ({advice})"
 
 
 @BACKENDS

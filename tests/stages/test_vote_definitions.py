@@ -86,11 +86,17 @@ def test_a_vote_is_a_value() -> None:
         ),
         (
             lambda: vote("v", map(str)),
-            "stage 'v', body: answers several times (give either branches, or a body and samples)",
+            (
+                "stage 'v', samples: is missing: it says how often the body answers "
+                "(give it, or branches instead of a body)"
+            ),
         ),
         (
             lambda: vote("v", map(str), samples=2, a=map(repr)),
-            "stage 'v', body: is for one that answers several times (give either branches, or a body and samples)",
+            (
+                "stage 'v', body: has no effect beside branches, which answer once each "
+                "(give either branches, or a body and samples)"
+            ),
         ),
         (lambda: vote("v", branches={"a": map(str)}, a=map(repr)), "stage 'v', branches: a given twice"),
         (lambda: vote("v", map(str), samples=0), "stage 'v', samples: must be a whole number of at least 1, got 0"),
@@ -211,3 +217,5 @@ def test_mistakes_in_a_file_are_told_once() -> None:
     unread += "  - {agent: end, prompt: '{{ v_votes }}'}\n"
     (only,) = told(unread)
     assert only.startswith("unknown key 'sample' in stage 'v'")
+    (missing,) = told(f"  - vote: v\n{body}")
+    assert missing == "'samples' of stage 'v': is missing: it says how often the body answers"
