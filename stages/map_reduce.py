@@ -113,6 +113,11 @@ class MapReduceStage(Composite):
         found = [*decision_problems(self.name, "split", self.split)]
         given = "the total and an output"
         found += decision_problems(self.name, "reduce", self.reduce, given=given, count=2, at_once=True)
+        try:
+            deepcopy(self.initial)
+        except Exception as error:
+            text = f"is copied for each item, and this one cannot be: {error}"
+            found.append(Problem(self.name, "initial", text))
         if in_body:
             text = "map_reduce can stand on the top-level chain only"
             found.append(Problem(self.name, None, text, "use scatter here, whose gather sees all outputs at once"))

@@ -259,8 +259,17 @@ async def test_more_parts_than_max_children_fail_the_item_and_exactly_so_many_do
 
 @in_virtual_time
 async def test_an_initial_total_that_cannot_be_copied_fails_the_item() -> None:
-    (record,) = await Pipeline(folding(map(int), initial=(n for n in [1]))).collect([2])
-    assert failure(record)[:2] == ("TypeError", "book")
+    class Once:
+        copies = 0
+
+        def __deepcopy__(self, memo: object) -> int:
+            self.copies += 1
+            if self.copies > 1:
+                raise TypeError("not twice")
+            return 0
+
+    (record,) = await Pipeline(folding(map(int), initial=Once())).collect([2])
+    assert failure(record) == ("TypeError", "book", "not twice")
 
 
 # -- memory ---------------------------------------------------------------------------------------------------------
@@ -482,6 +491,10 @@ async def slow_add(total: int, value: int) -> int:
         (
             {"reduce": "{{ totl + value }}"},
             "stage 'book', reduce: uses 'totl'; available here: total, value (did you mean 'total'?)",
+        ),
+        (
+            {"initial": (n for n in [1])},
+            "stage 'book', initial: is copied for each item, and this one cannot be: cannot pickle 'generator' object",
         ),
         ({"split": "{{ nope }}"}, "stage 'book', split: uses 'nope'; available here: input, prompt, vars"),
         ({"on_error": "x"}, "stage 'book', on_error: must be one of dead_letter, skip, fail, or a function, got 'x'"),
