@@ -122,8 +122,8 @@ def ill_mannered(code: Code) -> Stage:
 def asking(code: Code) -> Stage:
     """Calls through the openai client, answered by a simulated server that refuses some of them."""
     model = resolve("sim/echo", latency=1, errors={"429": 0.4, "disconnect": 0.1}, max_concurrency=2)
-    both = {label: agent(label, model=model, prompt="{{ input.prompt }} " + label) for label in ("x", "y")}
-    return parallel("both", join=quorum(1), timeout=60, branches=both) | code.plain("end")
+    both = parallel("both", join=quorum(1), timeout=60, x=agent("x", model=model), y=agent("y", model=model))
+    return both | code.plain("end")
 
 
 @dataclass(frozen=True)
