@@ -158,7 +158,7 @@ WORD = Word(
     "parallel",
     {
         "branches": Field("bodies", required=True, help="label to list of stages; every one gets the item"),
-        "join": Field("join", help="all, any, majority, {first: k}, {quorum: k} or {call: …}"),
+        "join": Field("join", help="all, any, majority, {majority: key}, {first: k}, {quorum: k} or {call: …}"),
         "timeout": Field("duration", help="from the first visit of the item in a branch"),
         "on_timeout": Field("choice", choices=("fail", "partial"), help="whether what is done by then is enough"),
         "on_error": Field("choice", choices=("dead_letter", "skip", "fail"), help="when the join fails"),

@@ -245,7 +245,7 @@ WORD = Word(
         "split": Field("decision", required=True, help="an expression that gives a list, or {call: …}"),
         "each": Field("body", required=True, help="stages that work on one part"),
         "gather": Field("body", help="stages over the list of outputs, `parts`"),
-        "join": Field("join", help="all, any, majority, {first: k}, {quorum: k} or {call: …}"),
+        "join": Field("join", help="all, any, majority, {majority: key}, {first: k}, {quorum: k} or {call: …}"),
         "timeout": Field("duration", help="from the first visit of a child"),
         "on_timeout": Field("choice", choices=("fail", "partial"), help="whether what is done by then is enough"),
         "max_children": Field("count", help="most parts an item may have"),

@@ -19,15 +19,16 @@ from pipeline.config.nodes import Entry, Listing, Mark, Node, Scalar, Table
 from pipeline.config.problems import Located
 from pipeline.config.unread import UnreadStage
 from pipeline.config.values import Wrong, read_value, wrong
+from pipeline.core.ballot import Key
 from pipeline.core.errors import DefinitionError, PipelineError, Problem
-from pipeline.core.joins import Join
+from pipeline.core.joins import Join, majority
 from pipeline.core.members import JoinFunction
 from pipeline.core.names import join_names, suggestion
 from pipeline.core.stage import Chain, Stage, as_stage
 from pipeline.core.words import Field, Word
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_TEMPLATES = ("template", "expression", "decision", "by")
+_TEMPLATES = ("template", "expression", "decision", "by", "join")
 _CALL = '{call: "module:attribute"}'
 
 
@@ -214,9 +215,11 @@ class StageReader:
         raise wrong(node, what, f"an expression {{{{ … }}}} or {_CALL}")
 
     def _join(self, field: Field, node: Node, what: str) -> Join:
-        if not isinstance(node, Table) or node.keys() != ["call"]:
+        if not isinstance(node, Table) or node.keys() not in (["call"], ["majority"]):
             return cast(Join, read_value(field, node, what))
         entry = node.entries[0]
+        if entry.key == "majority":
+            return majority(cast("Key", self._decision(field, entry.value, f"'majority' in {what}")))
         try:
             return Join.of(cast(JoinFunction, import_callable(entry.value, what, self._allow_import)))
         except ValueError as error:

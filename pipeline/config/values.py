@@ -19,6 +19,8 @@ from pipeline.core.words import Field, FieldKind
 
 T = TypeVar("T")
 
+_JOINS = 'all, any, majority, {first: 2}, {quorum: 2}, {majority: "{{ answer.x }}"} or {call: "module:attribute"}'
+
 
 class Wrong(Exception):
     """A value cannot be read. `problems` are all that was found in it."""
@@ -127,7 +129,7 @@ def _join(_: Field, node: Node, what: str) -> Join:
         if isinstance(k, int) and k >= 1:
             return first(k) if entry.key == "first" else quorum(k)
         raise Wrong(Located("E101", f"{entry.key!r} in {what} must be at least 1", entry.value.mark))
-    raise wrong(node, what, 'all, any, majority, {first: 2}, {quorum: 2} or {call: "module:attribute"}')
+    raise wrong(node, what, _JOINS)
 
 
 def _mapping(_: Field, node: Node, what: str) -> object:

@@ -39,7 +39,7 @@ FieldKind: TypeAlias = Literal[
     "model",  #: the name of a model, or provider/model -> its definition
     "models",  #: a list of those -> tuple of definitions
     "schema",  #: short form or JSON Schema -> plain data
-    "join",  #: all | any | majority | {first: k} | {quorum: k} | {call: "module:attr"} -> Join
+    "join",  #: all | any | majority | {majority: decision} | {first: k} | {quorum: k} | {call: "module:attr"} -> Join
     "reducers",  #: output to one of `choices`, or to {call: "module:attr"} -> dict of str, or of the callable
     "body",  #: a list of stages -> one composed stage
     "bodies",  #: a mapping from label to list of stages -> dict[str, stage], in the order of the file

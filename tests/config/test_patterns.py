@@ -12,7 +12,7 @@ from pipeline.cli.definition import Changes, read_text
 from pipeline.config.problems import ConfigError
 from pipeline.core.stage import Stage
 from pipeline.core.templates import Expression
-from stages import batch, loop, map, map_reduce, partition_by
+from stages import batch, loop, majority, map, map_reduce, partition_by
 
 HEAD = "version: 1\nmodels: {fake: {use: sim/echo}}\nstages:\n"
 BODY = "[{map: m, value: '{{ prompt }}'}]"
@@ -298,3 +298,26 @@ def test_the_names_that_a_loop_writes_are_taken() -> None:
 def test_stages_of_code_are_refused_for_the_same() -> None:
     with pytest.raises(DefinitionError, match="uses 'totl'"):
         Pipeline(map_reduce(M, split="{{ [1] }}", reduce="{{ totl }}", initial=0))
+
+
+# -- joins ----------------------------------------------------------------------------------------------------------
+
+VIEWS = "branches: {a: [{map: a, value: '{{ prompt }}'}], b: [{map: b, value: '{{ prompt }}'}]}"
+
+
+@pytest.mark.parametrize("kind", ["parallel: s, " + VIEWS, f"scatter: s, split: '{{{{ [1, 2] }}}}', each: {BODY}"])
+def test_a_majority_has_a_key_in_a_file_as_well(kind: str) -> None:
+    stage = only(f"  - {{{kind}, join: {{majority: '{{{{ answer.label }}}}'}}}}\n")
+    assert stage.rules().join == majority("{{ answer.label }}")  # type: ignore[attr-defined]
+    (only_one,) = told(f"  - {{{kind}, join: {{majority: '{{{{ anser.label }}}}'}}}}\n")
+    text = "E210 'join' of stage 's' uses 'anser'; available here: answer (did you mean 'answer'?)"
+    assert only_one == f"{{majority: '{{{{ anser.label }}}}'}}: {text}"
+
+
+async def test_a_majority_of_a_file_is_that_of_its_key() -> None:
+    views = "parallel: p, branches: {a: [{map: a, value: '{{ [1, 2] }}'}], b: [{map: b, value: '{{ [1, 3] }}'}]}"
+    (record,) = await pipeline(f"  - {{{views}, join: {{majority: '{{{{ answer[0] }}}}'}}}}\n").collect(["x"])
+    assert (record.status, record.output) == ("ok", {"a": [1, 2], "b": [1, 3]})
+    (record,) = await pipeline(f"  - {{{views}, join: majority}}\n").collect(["x"])
+    assert record.error is not None
+    assert (record.status, record.error.type) == ("failed", "NoMajority")

@@ -100,6 +100,8 @@ def test_composites_hold_lists_that_are_built_before_them() -> None:
         ("majority", majority()),
         ("{first: 3}", first(3)),
         ("{quorum: 2}", quorum(2)),
+        ("{majority: '{{ answer.label }}'}", majority("{{ answer.label }}")),
+        ("{majority: {call: 'math:sqrt'}}", majority(math.sqrt)),
         ("{call: 'math:sqrt'}", Join("custom", 0, math.sqrt)),
     ],
 )
@@ -239,13 +241,39 @@ def test_no_duration_is_written_none() -> None:
         (
             "{parallel: p, join: some, branches: {a: [{agent: a}]}}",
             (
-                "4:25 E101 'join' of stage 'p' must be all, any, majority, {first: 2}, {quorum: 2} or "
-                "{call: \"module:attribute\"}, not the text 'some'"
+                "4:25 E101 'join' of stage 'p' must be all, any, majority, {first: 2}, {quorum: 2}, "
+                '{majority: "{{ answer.x }}"} or {call: "module:attribute"}, '
+                "not the text 'some'"
             ),
         ),
         (
             "{parallel: p, join: {quorum: 0}, branches: {a: [{agent: a}]}}",
             "4:34 E101 'quorum' in 'join' of stage 'p' must be at least 1",
+        ),
+        (
+            "{parallel: p, join: {majority: label}, branches: {a: [{agent: a}]}}",
+            (
+                "4:36 E202 'majority' in 'join' of stage 'p': this must be exactly one expression, "
+                "written {{ … }}, with nothing around it"
+            ),
+        ),
+        (
+            "{parallel: p, join: {majority: 5}, branches: {a: [{agent: a}]}}",
+            "4:36 E101 'majority' in 'join' of stage 'p' must be text, not the number 5 (put it in quotes)",
+        ),
+        (
+            "{parallel: p, join: {majority: {call: 'os:getcwd'}}, branches: {a: [{agent: a}]}}",
+            (
+                "4:43 E310 'majority' in 'join' of stage 'p' asks to import 'os', which is not allowed "
+                "(allow it with --allow-import os)"
+            ),
+        ),
+        (
+            "{parallel: p, join: {majority: {agent: x}}, branches: {a: [{agent: a}]}}",
+            (
+                "4:36 E101 'majority' in 'join' of stage 'p' must be an expression {{ … }} "
+                'or {call: "module:attribute"}, not a mapping'
+            ),
         ),
         (
             "{parallel: p, join: {call: 'os:getcwd'}, branches: {a: [{agent: a}]}}",
@@ -376,8 +404,8 @@ def test_every_mistake_is_told_at_once() -> None:
         "7:43 E301 'model' of stage 'c': there is no model 'nope' (name one of fake, or call one of them 'default')",
         "7:50 E103 a stage is a mapping that starts with its kind and name (- agent: name)",
         (
-            "7:61 E101 'join' of stage 'a' must be all, any, majority, {first: 2}, {quorum: 2} or "
-            '{call: "module:attribute"}, not the number 5'
+            "7:61 E101 'join' of stage 'a' must be all, any, majority, {first: 2}, {quorum: 2}, "
+            '{majority: "{{ answer.x }}"} or {call: "module:attribute"}, not the number 5'
         ),
     ]
 
