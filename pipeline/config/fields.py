@@ -24,13 +24,15 @@ def read_fields(
     """
     values = {name: field.default for name, field in fields.items() if field.default is not ABSENT}
     problems: list[Located] = []
-    given: set[str] = set()
+    entries = tuple(entries)
+    given = {entry.key for entry in entries}
+    lacking = any(field.required and name not in given for name, field in fields.items())
+    likely = [name for name in fields if name not in given] if lacking else None  # one of them was meant
     sound = True  # an option may be broken without a problem of its own, when that has been said elsewhere
     for entry in entries:
-        given.add(entry.key)
         field = fields.get(entry.key)
         if field is None:
-            problems.append(unknown_key(entry, fields, owner))
+            problems.append(unknown_key(entry, fields, owner, likely))
         elif field.secret:
             problems.append(literal_secret(entry, owner))
         else:
@@ -47,12 +49,12 @@ def read_fields(
     return values
 
 
-def unknown_key(entry: Entry, known: Iterable[str], owner: str) -> Located:
-    """The problem of a key that nobody would read."""
+def unknown_key(entry: Entry, known: Iterable[str], owner: str, likely: Iterable[str] | None = None) -> Located:
+    """The problem of a key that nobody would read. What was meant is one of `likely`, if that is said."""
     if entry.key == "api_key":
         return literal_secret(entry, owner)
     known = sorted(known)
-    hint = suggestion(entry.key, known) or f"known here: {join_names(known)}"
+    hint = suggestion(entry.key, known if likely is None else likely) or f"known here: {join_names(known)}"
     return Located("E102", f"unknown key {entry.key[:60]!r} in {owner}", entry.mark, hint)
 
 

@@ -86,8 +86,15 @@ class StageReader:
                 outputs.append(entry.value.text)
             elif isinstance(entry.value, Table) and entry.key == "reducers":
                 outputs += entry.value.keys()
-        seen = {option: value for option, value in values.items() if word is None or not word.fields[option].sees}
-        return UnreadStage(name, tuple(outputs), seen)
+        if word is None:
+            return UnreadStage(name, tuple(outputs), values)
+        given = [entry.key for entry in entries[1:]]
+        lost = {option: field for option, field in word.fields.items() if option not in values}
+        seen = {option: value for option, value in values.items() if not word.fields[option].sees}
+        opaque = any(field.kind == "body" and (field.required or option in given) for option, field in lost.items())
+        reducers = [option for option, field in lost.items() if field.kind == "reducers"]
+        reduces = any(key in reducers or suggestion(key, reducers) for key in given if key not in values)
+        return UnreadStage(name, tuple(outputs), seen, opaque, reduces)
 
     def _known(self, head: Entry | None) -> Word | None:
         """The word of a stage, if it has one that can be loaded."""

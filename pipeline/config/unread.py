@@ -6,6 +6,7 @@ echo of another one. What could be read of it is checked too.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import cast
@@ -31,27 +32,40 @@ class UnreadStage(Stage):
 
     outputs: tuple[str, ...] = ()
     values: Mapping[str, object] = field(default_factory=dict[str, object])  #: the options that could be read
+    opaque: bool = False  #: a body could not be read, so what its templates may see is not known
+    reduces: bool = False  #: it has reducers that could not be read
 
     async def run(self, inbox: Inbox, outbox: Outbox, scope: object) -> None:
         raise TypeError("a stage that could not be built is never run")
 
     def templates(self) -> Mapping[str, Template]:
         """Those that use nothing which the stage itself may give them, as `until` and `reduce` do."""
+        if self.opaque:
+            return {}
         made = {name for _, stage in self._stages() for name in stage.produces()} | _BODY_NAMES | _FOLD_NAMES
         found = {option: value for option, value in self.values.items() if isinstance(value, Text | Expression)}
         return {option: value for option, value in found.items() if not value.names & made}
 
     def bodies(self) -> Mapping[str, Body]:
-        shared = frozenset(self.outputs) - {self.name}  # it may have had reducers for them
+        shared = frozenset(self.produces()) - {self.name}  # it may have had reducers for them
         return {label: Body(stage, _BODY_NAMES, shared=shared) for label, stage in self._stages()}
 
     def produces(self) -> Mapping[str, Fields | None]:
-        return dict.fromkeys(self.outputs)
+        written = Counter(name for _, stage in self._stages() for name in stage.produces())
+        reduced = [name for name, times in written.items() if times > 1] if self.reduces else []
+        return dict.fromkeys((*self.outputs, *reduced))
 
     def _stages(self) -> Iterator[tuple[str, Stage]]:
+        """The bodies, by label; by option too where that is needed to tell them apart."""
+        labels = Counter(label for value in self.values.values() for label in _bodies_in(value))
         for option, value in self.values.items():
-            inner = cast("Mapping[str, object]", value) if isinstance(value, Mapping) else {"": value}
-            yield from ((f"{option}.{label}", stage) for label, stage in inner.items() if isinstance(stage, Stage))
+            for label, stage in _bodies_in(value).items():
+                yield (label if label and labels[label] == 1 else f"{option}.{label}"), stage
+
+
+def _bodies_in(value: object) -> Mapping[str, Stage]:
+    inner = cast("Mapping[str, object]", value) if isinstance(value, Mapping) else {"": value}
+    return {label: stage for label, stage in inner.items() if isinstance(stage, Stage)}
 
 
 def other_problems(

@@ -97,3 +97,77 @@ def test_variables_that_cannot_be_read_have_no_echo() -> None:
     assert told("vars: [a]\nstages: [{agent: z, prompt: '{{ vars.x }}'}]\n") == [
         "3:7 E101 'vars' must be a mapping, not a list"
     ]
+
+
+# -- no echo of what a composite lacks -----------------------------------------------------------------------------
+
+BRANCHES = "    branches: {x: [{agent: a, output_key: notes}], y: [{agent: b, output_key: notes}]}\n"
+NOTES = "  - {agent: z, prompt: '{{ p }} {{ notes }}'}\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        (
+            "reducers: notes",
+            (
+                "5:15 E101 'reducers' of stage 'p' must be a mapping from output to "
+                "list, concat, merge, sum, first, last "
+                "or {call: \"module:attribute\"}, not the text 'notes'"
+            ),
+        ),
+        (
+            "reducers: {notes: lst}",
+            (
+                "5:23 E101 'notes' in 'reducers' of stage 'p' must be one of list, concat, merge, sum, first, last, "
+                "not the text 'lst'"
+            ),
+        ),
+        ("reducer: {notes: list}", "5:5 E102 unknown key 'reducer' in stage 'p'"),
+    ],
+)
+def test_reducers_that_cannot_be_read_are_one_mistake(option: str, expected: str) -> None:
+    assert told(f"stages:\n  - parallel: p\n    {option}\n{BRANCHES}{NOTES}") == [expected]
+
+
+def test_reducers_that_are_missing_are_told_beside_another_mistake() -> None:
+    assert told(f"stages:\n  - parallel: p\n    timeot: 3s\n{BRANCHES}") == [
+        "5:5 E102 unknown key 'timeot' in stage 'p'",
+        "6:79 E110 'output_key' of stage 'b': branches 'x' and 'y' of 'p' both write 'notes'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("body: {agent: a}", ["5:11 E101 'body' of stage 'l' must be a list of stages, not a mapping"]),
+        ("body: []", ["5:11 E101 'body' of stage 'l' needs at least one stage"]),
+        ("stages: [{agent: a}]", ["4:11 E104 stage 'l' needs 'body'", "5:5 E102 unknown key 'stages' in stage 'l'"]),
+    ],
+)
+def test_a_body_that_cannot_be_read_has_no_echo_in_what_looks_into_it(body: str, expected: list[str]) -> None:
+    rest = "    until: '{{ a.good }}'\n    max_rounds: 2\n  - {agent: z, prompt: '{{ l }} {{ l_rounds }}'}\n"
+    assert told(f"stages:\n  - loop: l\n    {body}\n{rest}") == expected
+
+
+def test_a_body_that_can_be_read_is_looked_into() -> None:
+    text = "stages:\n  - {loop: l, body: [{agent: a}], until: '{{ b }}', max_round: 2}\n"
+    assert [line.partition(";")[0] for line in told(text)] == [
+        "4:12 E104 stage 'l' needs 'max_rounds'",
+        "4:42 E210 'until' of stage 'l' uses 'b'",
+        "4:53 E102 unknown key 'max_round' in stage 'l'",
+    ]
+
+
+def test_what_is_given_is_not_what_an_unknown_key_means() -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_text(HEAD + "stages: [{partition_by: p, by: '{{ prompt }}', body: [{agent: a}]}]\n", "p.yaml", Changes())
+    assert [(p.message, p.hint) for p in caught.value.problems] == [
+        ("stage 'p' needs 'key'", "an expression, or {call: …}"),
+        ("unknown key 'by' in stage 'p'", "known here: body, key, on_error"),
+    ]
+    with pytest.raises(ConfigError) as caught:
+        read_text(HEAD + "stages: [{partition_by: p, key: '{{ prompt }}', bdy: [{agent: a}]}]\n", "p.yaml", Changes())
+    assert ("unknown key 'bdy' in stage 'p'", "did you mean 'body'?") in [
+        (p.message, p.hint) for p in caught.value.problems
+    ]

@@ -94,7 +94,8 @@ def test_what_could_wait_for_ever_is_refused_with_what_to_change(case: Case) -> 
     with pytest.raises(DefinitionError) as caught:
         case.make(None)
     advice = "say how long an item may wait at most"
-    assert str(caught.value) == f"stage 'judge', within: without a time it could wait for ever: {case.reason} ({advice})"
+    text = f"without a time it could wait for ever: {case.reason} ({advice})"
+    assert str(caught.value) == f"stage 'judge', within: {text}"
 
 
 @BACKENDS
