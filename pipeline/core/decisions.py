@@ -84,7 +84,7 @@ def decision_problems(
 
 
 def function_problems(
-    stage: str,
+    stage: str | None,
     option: str | None,
     function: Callable[..., object],
     *,

@@ -26,10 +26,10 @@ from pipeline.core.machine import Machine
 from pipeline.core.ports import Resource, Sink
 from pipeline.core.record import Record
 from pipeline.core.run import Run
-from pipeline.core.stage import ERROR_ACTIONS, OnError, Stage, as_stage
+from pipeline.core.stage import OnError, Stage, as_stage
 from pipeline.core.statistics import Statistics
 from pipeline.core.time_limit import is_duration
-from pipeline.core.topology import Bounds, bounds, doubts, fuse, problems, stalls, walk
+from pipeline.core.topology import Bounds, bounds, doubts, fuse, policy_problems, problems, stalls, walk
 
 
 @dataclass(frozen=True)
@@ -181,9 +181,7 @@ class Pipeline:
                 continue
             if type(value) is not int or value < least:
                 found.append(Problem(None, option, f"must be a whole number of at least {least}, got {value!r}"))
-        if not callable(self.on_error) and self.on_error not in ERROR_ACTIONS:
-            right = ", ".join(ERROR_ACTIONS)
-            found.append(Problem(None, "on_error", f"must be one of {right}, or a function, got {self.on_error!r}"))
+        found += policy_problems(None, self.on_error)
         for option in ("item_timeout", "watchdog", "stall_timeout"):
             seconds = getattr(self, option)
             if seconds is not None and not is_duration(seconds):

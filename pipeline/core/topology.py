@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import cast
 
 from pipeline.core.clashes import COMMON_NAMES, clashes, owner_of, placed
+from pipeline.core.decisions import function_problems
 from pipeline.core.errors import Problem
 from pipeline.core.fused import FusedStage
 from pipeline.core.leaf import LeafStage
@@ -161,10 +162,19 @@ def _policies(stage: Stage) -> Iterator[Problem]:
         for part in written.parts():
             failing = getattr(part, "failing", None)
             policy = part.on_error if isinstance(part, LeafStage) else failing() if failing is not None else None
-            if policy is not None and not callable(policy) and policy not in ERROR_ACTIONS:
-                right = ", ".join(ERROR_ACTIONS)
-                yield Problem(written.name, "on_error", f"must be one of {right}, or a function, got {policy!r}")
+            wrong = [] if policy is None else list(policy_problems(written.name, policy))
+            if wrong:
+                yield from wrong
                 break
+
+
+def policy_problems(stage: str | None, policy: object) -> Iterator[Problem]:
+    """What is wrong with an `on_error`."""
+    if callable(policy):
+        yield from function_problems(stage, "on_error", policy, given="the failure", at_once=True)
+    elif policy not in ERROR_ACTIONS:
+        right = ", ".join(ERROR_ACTIONS)
+        yield Problem(stage, "on_error", f"must be one of {right}, or a function, got {policy!r}")
 
 
 def _wrong(stage: Stage, available: Mapping[str, Fields | None], *, in_body: bool) -> Iterator[Problem]:

@@ -315,6 +315,20 @@ def test_functions_of_two() -> None:
     assert Pipeline(reduced("list"))
 
 
+def test_what_is_asked_about_a_failure_takes_it() -> None:
+    told = "on_error: is called with the failure, and this one takes no argument"
+    assert problems(lambda: map(str, on_error=none)) == [f"stage 'str', {told}"]  # type: ignore[arg-type]
+    assert problems(lambda: parallel("p", a=body(), on_error=none)) == [f"stage 'p', {told}"]  # type: ignore[arg-type]
+    with pytest.raises(DefinitionError) as caught:
+        Pipeline(body(), on_error=none)  # type: ignore[arg-type]
+    assert str(caught.value) == f"pipeline, {told}"
+    with pytest.raises(DefinitionError, match="must be one of dead_letter, skip, fail, or a function, got None"):
+        Pipeline(body(), on_error=None)  # type: ignore[arg-type]
+    (said,) = problems(lambda: map(str, on_error=later))  # type: ignore[arg-type]
+    assert said == "stage 'str', on_error: is called at once, and this one is async (make it a plain function)"
+    assert Pipeline(map(str, on_error=one), on_error=lambda failure: "skip")  # type: ignore[arg-type]
+
+
 def test_a_function_of_the_visit_has_no_place_in_a_process() -> None:
     (said,) = problems(lambda: map(with_visit, cpu=True))
     assert said.startswith("stage 'with_visit', cpu: its function takes the visit")
