@@ -98,7 +98,8 @@ def _check_function(function: JoinFunction) -> None:
     if not callable(function):
         raise ValueError(f"a join is decided by a function, got {function!r}")
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
-        raise ValueError(f"a join is decided at once, by a plain function; {function!r} is async")
+        name = getattr(function, "__name__", type(function).__name__)
+        raise ValueError(f"a join is decided at once, by a plain function; {name!r} is async")
 
 
 def first(k: int) -> Join:

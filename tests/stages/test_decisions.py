@@ -231,7 +231,7 @@ async def waits(members: object) -> str: ...
                 "(did you mean 'majority'?)"
             ),
         ),
-        (waits, f"a join is decided at once, by a plain function; {waits!r} is async"),
+        (waits, "a join is decided at once, by a plain function; 'waits' is async"),
         (lambda: "ok", "is called with the members so far, and this one takes no argument"),
         (lambda a, b: "ok", "is called with the members so far, and this one takes 2 arguments"),
     ],
