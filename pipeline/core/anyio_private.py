@@ -12,14 +12,11 @@ import traceback
 from collections.abc import Callable, Container
 from contextlib import suppress
 from types import FrameType
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TypeVar, cast
 
 from anyio import CancelScope, CapacityLimiter
 from anyio.lowlevel import EventLoopToken
 from anyio.streams.memory import MemoryObjectReceiveStream
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 
