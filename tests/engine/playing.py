@@ -18,13 +18,15 @@ from pipeline.core.record import Record
 from pipeline.core.run import Run
 from pipeline.core.statistics import Statistics
 from pipeline.core.topology import walk
-from stages.batch import BatchStage
+from stages.batch import BatchRun, BatchStage
 from tests.engine.building import Builder
 from tests.engine.gauges import Gauge
 from tests.engine.networks import TICK, Bracket, Collapsed, Net
 from tests.engine.plans import Ask, Ending, Plan
 from tests.engine.topologies import nothing_is_left
 
+#: seconds that a run may take to leave: visits that are cancelled leave late, all at once
+LEAVING = TICK / 4
 #: far behind everything that a pipeline has to wait for
 LATER = 10_000.0
 
@@ -111,6 +113,8 @@ class Player:
             self._was_to_be_raised(error)
         else:
             assert not self.source_broke or not self._reads_to_the_end()
+        ending = self.plan.ending
+        assert ending is None or anyio.current_time() <= ending.at + LEAVING
         run = self.run
         assert run is not None
         nothing_is_left(run)
@@ -295,6 +299,8 @@ class Player:
                 assert all(run.wait_chain())
             case "drain items":
                 run.drain("items")
+                batches = [one for one in run._machine.composites.values() if isinstance(one, BatchRun)]
+                assert not any(one.filling for one in batches)
             case "drain calls":
                 run.drain("calls")
             case _:
