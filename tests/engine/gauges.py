@@ -23,9 +23,10 @@ class Waiter:
         self.overtaken = 0  #: visits that have begun or gone on since
 
     @property
-    def served(self) -> bool:
-        """It has a slot, and only has to be woken."""
-        return self.worker in self.slots._limiter.statistics().borrowers
+    def waits(self) -> bool:
+        """It waits indeed, and has not only to be woken, with a slot or because it is cancelled."""
+        now = self.slots._limiter.statistics()
+        return now.tasks_waiting > 0 and self.worker not in now.borrowers and not self.worker.scope.cancel_called
 
 
 class Line:
@@ -126,7 +127,7 @@ class Presence:
             gauge.keyed[group.label, group.key][group] += 1
         assert gauge.running[name] <= gauge.limit[name], f"{name}: {gauge.running[name]} visits at once"
         for waiter in gauge.waiters[name]:
-            waiter.overtaken += not waiter.served
+            waiter.overtaken += waiter.waits
             assert waiter.overtaken <= waiter.ahead + gauge.widest[name], f"{name}: a visit starves"
         for group in self.groups():
             assert len(gauge.keyed[group.label, group.key]) == 1, f"{group.label}: two items of a key are visited"

@@ -166,7 +166,8 @@ class Player:
                 if plan.ending is not None and plan.ending.kind in ("raise", "abort"):
                     beside.start_soon(self._break, plan.ending)
                 await self._read(run)
-                beside.cancel_scope.cancel()
+                if not run.results.ended:
+                    beside.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             expected, rest = group.split((HostBroke, SourceBroke, RunStopped))
             raise rest or next(leaves_of(expected)) from None

@@ -40,7 +40,7 @@ from tests.engine.schedules import run_in
 
 #: of all tests here together; a profile says how many it wants of one
 EXAMPLES = max(2_000, 5 * settings().max_examples // 2)
-SHARDS = 5
+SHARDS = 10
 BACKENDS = ["asyncio", "trio"]
 
 
@@ -137,7 +137,7 @@ def is_that_of_the_oracle(record: Record, end: End) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_kind_of_cancellation_leaves_the_same(backend: str) -> None:
-    @examples(20, share=0.02)
+    @examples(2 * SHARDS, share=0.02)
     @given(plan=plans, at=quiet)
     def leave_the_same(plan: Plan, at: float) -> None:
         calm = replace(plan, take=None, pace=0.0, reading="plain", max_failures=None, acts=(), asks=())
@@ -157,7 +157,7 @@ def left_by(played: Played) -> tuple[list[tuple[str, str]], dict[str, int]]:
 
 @pytest.mark.parametrize("shard", range(2))
 def test_both_backends_give_equal_records_when_timing_cannot_matter(shard: int) -> None:
-    @examples(30 + shard, share=0.04)
+    @examples(2 * SHARDS + 1 + shard, share=0.04)
     @given(plan=plans_of(tops(2)))
     def give_equal_records(plan: Plan) -> None:
         plan = replace(plan, item_timeout=None, take=None, ending=None, acts=(), asks=(), max_failures=None)
