@@ -70,7 +70,8 @@ class Bracket(Batch):
         results, count = item.value, len(self.places)
         if not isinstance(results, list | tuple) or len(results) != count:  # pyright: ignore[reportUnknownArgumentType]
             given = f"{len(results)}" if isinstance(results, list | tuple) else f"one {type(results).__name__}"  # pyright: ignore[reportUnknownArgumentType]
-            error = ItemError(f"the body has to give a list of {count} results, got {given}", type="WrongResults")
+            text = f"the body has to give a list of {count} results, got {given}; a map at its end can make the list"
+            error = ItemError(text, type="WrongResults")
             for member in members:
                 self.run.reject(member.item, Failure.of(error, self.label))
             return

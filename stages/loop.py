@@ -104,7 +104,7 @@ class Rounds(Group):
         """The item that goes into the body next, given what entered, or what the last round made of it."""
         self.members.clear()
         self.round += 1
-        frame = self.add(str(self.round), {"round": self.round, **self.stage.placeholders()})
+        frame = self.add(str(self.round), {"round": self.round})
         frame.account = self.account
         return Item(before.value, before.state, frame, self.item.missing)
 
@@ -169,10 +169,6 @@ class LoopStage(Composite):
     def _slots_of_until(self) -> int:
         """A plain function never waits; one that may, because it asks somebody, is asked for several items at once."""
         return 1 if UntilStage("", until=self.until).plain() is not None else AGENT_CONCURRENCY
-
-    def placeholders(self) -> Mapping[str, object]:
-        """What the outputs of the body are before a first round has made them."""
-        return dict.fromkeys(self.body.produces())
 
     def bodies(self) -> Mapping[str, Body]:
         until = UntilStage(self.until_key, self._slots_of_until(), until=self.until, owner=self.name)
@@ -240,7 +236,7 @@ def loop(
 
     `until` is a function of the body's output (one parameter more gives the visit; it may be async) or an expression;
     it has to say true or false. Each round gets what the round before put out; templates in the body see `round`, from
-    1, and the body's own outputs of the round before, which are none in the first.
+    1, and the body's own outputs of the round before: from round 2 on, so they stand inside `{% if round > 1 %}`.
 
     After `max_rounds` rounds, or when they have cost `max_cost` US dollars or more, the last one's output goes on and
     `<name>_exhausted` is true; with `on_exhausted="fail"` the item fails.

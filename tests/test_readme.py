@@ -55,3 +55,14 @@ def test_the_two_commands_are_each_one_line() -> None:
         found = re.search(rf"<!-- {mark} command -->\n```sh\n(.*?)```", README, re.DOTALL)
         assert found is not None
         assert len(found[1].splitlines()) == 1
+
+
+def test_the_custom_agent_runs_as_it_stands(tmp_path: Path) -> None:
+    found = re.search(r"```python\n(from pipeline import ConversationState, Message.*?)```", README, re.DOTALL)
+    assert found is not None
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", found[1]], capture_output=True, text=True, cwd=tmp_path, timeout=60
+    )
+    assert done.stderr == ""
+    assert "Improve: " in done.stdout
+    assert "why is the sky blue?" in done.stdout

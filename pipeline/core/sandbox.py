@@ -95,6 +95,8 @@ def _as_item_errors(
             name = str(error)
             message = f"{name!r} is not defined; available here: {join_names(names)}"
             near = suggestion(name, names)
+            if near is None and "round" in names:
+                near = "what the body of a loop puts out is there from round 2 on: {% if round > 1 %} … {% endif %}"
             raise ItemError(message + (f" ({near})" if near else ""), type="template") from error
         except RecursionError as error:
             raise ItemError("the template or its data is nested too deeply", type="template") from error

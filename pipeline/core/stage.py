@@ -223,8 +223,18 @@ def as_stage(thing: object) -> Stage:
             None,
             None,
             f"{name!r} is neither a stage nor an agent",
-            f"an agent has a name and process(prompt, state); a plain function goes into map({name})",
+            _what_it_should_be(thing, name),
         )
+    )
+
+
+def _what_it_should_be(thing: object, name: str) -> str:
+    if isinstance(thing, list | tuple):
+        return "stages are joined with |, as in a | b"
+    if callable(thing) and not isinstance(thing, type):
+        return f"an agent has a name and process(prompt, state); a plain function goes into map({name})"
+    return (
+        "a stage is made by agent(…), map(…), parallel(…) and the like; an agent has a name and process(prompt, state)"
     )
 
 

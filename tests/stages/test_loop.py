@@ -156,19 +156,33 @@ async def test_until_that_raises_fails_the_item_and_one_that_skips_skips_it() ->
 @in_virtual_time
 async def test_templates_see_the_round_and_what_the_body_made_in_the_one_before() -> None:
     writer, critic = ScriptedModel(lambda text: f"<{text}>"), ScriptedModel(lambda text: "bad")
-    body = agent("writer", model=writer, prompt="{{ round }}, was {{ writer }}, found {{ critic }}, for {{ prompt }}")
+    was = "{% if round > 1 %}, was {{ writer }}, found {{ critic }}{% endif %}"
+    body = agent("writer", model=writer, prompt="{{ round }}" + was + ", for {{ prompt }}")
     body = body | agent("critic", model=critic, prompt="{{ round }}: {{ writer }}")
     pipe = Pipeline(loop(body, until="{{ critic == 'good' }}", max_rounds=2))
     (record,) = await pipe.collect(["herons"])
     assert [messages[-1].content for messages in writer.asked] == [
-        "1, was null, found null, for herons",
-        "2, was <1, was null, found null, for herons>, found bad, for herons",
+        "1, for herons",
+        "2, was <1, for herons>, found bad, for herons",
     ]
     assert [messages[-1].content for messages in critic.asked] == [
-        "1: <1, was null, found null, for herons>",
-        "2: <2, was <1, was null, found null, for herons>, found bad, for herons>",
+        "1: <1, for herons>",
+        "2: <2, was <1, for herons>, found bad, for herons>",
     ]
     assert record.outputs == {"loop_rounds": 2, "loop_exhausted": True, "loop": "bad"}
+
+
+@in_virtual_time
+async def test_what_the_body_has_not_put_out_yet_is_no_word_in_a_prompt_of_the_first_round() -> None:
+    model = ScriptedModel(lambda text: "ok")
+    body = agent("writer", model=model, prompt="Better than {{ critic }}") | agent("critic", model=model)
+    (record,) = await Pipeline(loop(body, until="{{ round == 2 }}", max_rounds=2)).collect(["herons"])
+    assert record.error is not None
+    assert record.error.message == (
+        "'critic' is not defined; available here: vars, round, input, prompt (what the body of a loop puts out is there "
+        "from round 2 on: {% if round > 1 %} … {% endif %})"
+    )
+    assert model.asked == []
 
 
 @in_virtual_time
@@ -387,7 +401,7 @@ async def test_the_inner_loop_begins_each_outer_round_without_what_its_body_made
     seen: list[tuple[object, object]] = []
 
     def note(value: int, visit: Visit) -> int:
-        seen.append((visit.names()["round"], visit.names()["note"]))
+        seen.append((visit.names()["round"], visit.names().get("note")))
         return value + 1
 
     inner = loop(map(note), until="{{ round == 2 }}", max_rounds=2, name="inner")
