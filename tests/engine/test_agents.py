@@ -133,8 +133,8 @@ def test_definition_errors_say_where_what_and_what_would_be_right() -> None:
         "stage 'p', branches: has no branch (give at least one, as label=stages)"
     )
     assert refused(lambda: map(same) | 5) == (
-        "pipeline: 'int' is neither a stage nor an agent (a stage is made by agent(…), map(…), parallel(…) and the like; "
-        "an agent has a name and process(prompt, state))"
+        "pipeline: 'int' is neither a stage nor an agent (a stage is made by agent(…), map(…), parallel(…) and the "
+        "like; an agent has a name and process(prompt, state))"
     )
     assert refused(lambda: Pipeline([map(same)])) == (  # type: ignore[arg-type]
         "pipeline: 'list' is neither a stage nor an agent (stages are joined with |, as in a | b)"

@@ -179,8 +179,8 @@ async def test_what_the_body_has_not_put_out_yet_is_no_word_in_a_prompt_of_the_f
     (record,) = await Pipeline(loop(body, until="{{ round == 2 }}", max_rounds=2)).collect(["herons"])
     assert record.error is not None
     assert record.error.message == (
-        "'critic' is not defined; available here: vars, round, input, prompt (what the body of a loop puts out is there "
-        "from round 2 on: {% if round > 1 %} … {% endif %})"
+        "'critic' is not defined; available here: vars, round, input, prompt (what the body of a loop puts out is "
+        "there from round 2 on: {% if round > 1 %} … {% endif %})"
     )
     assert model.asked == []
 
