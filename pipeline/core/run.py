@@ -97,7 +97,7 @@ class Run:
         answer (`flat_map`, a `batch` without a body). When the caller is cancelled, so is the root.
         """
         machine = self._machine
-        against = next((why for stage in machine.pipeline.stage.parts() if (why := stage.against_submit)), None)
+        against = machine.pipeline.against_submit
         if against is not None:
             raise PipelineError(f"this pipeline takes no submit: {against}; give it a source and read `results`")
         self._refuse_if_closed()
