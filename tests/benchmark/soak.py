@@ -5,7 +5,7 @@
 Of a hundred items one fails, one hangs until its time is up, one takes a way through worker threads and five go round a
 loop more than once. Each backend runs in a process of its own, which is looked at every two hundredth of the way. The
 slope of memory is fitted to the samples after the first fifth; the script fails if it is 1 MiB for 100,000 items or
-more, if descriptors grow, if there are more threads than the main one and a slot's each, or if an outcome is not the one
+more, if descriptors grow, if there are more threads than the main one and one a slot, or if an outcome is not the one
 that the item's number says. On a busy machine the time of an item may be up that does not hang: those are told apart.
 """
 
