@@ -7,14 +7,16 @@ asks, which call of the item this is, and which attempt.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias
 
+from pipeline.calls.errors import NO_HEADERS
 from pipeline.calls.parameters import Parameters
 from pipeline.calls.schema import Schema
+from pipeline.calls.tool import Tool
 from pipeline.core.ports import Visit
-from pipeline.core.state import Message
+from pipeline.core.state import Message, ToolCall
 from pipeline.core.usage import Cost, Usage
 
 
@@ -32,6 +34,10 @@ class CallIdentity:
         return hashlib.sha256("\x00".join(str(part) for part in parts).encode()).digest()
 
 
+#: What an answer that is not whole becomes: a reply with its flag, or a failure of the item.
+Judgement: TypeAlias = Literal["accept", "fail"]
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One thing asked of a model."""
@@ -42,6 +48,12 @@ class Request:
     visit: Visit
     identity: CallIdentity
     attempt: int = 1  #: physical tries so far, this one included
+    arrival: int = 0  #: the place of its call among all calls of a run; what waits longest goes first
+    tools: tuple[Tool, ...] = ()  #: offered to the model
+    stream: bool = False  #: ask for the answer piece by piece, and tell `TextStreamed` of each
+    on_truncated: Judgement = "accept"  #: what an answer that was cut at its token limit becomes
+    on_refused: Judgement = "accept"  #: what a refusal in words becomes
+    reservation: Reservation | None = None  #: what was put aside for it from the visit's purses
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +68,23 @@ class Reply:
     model: str | None = None  #: the name the server gave, which may be a dated version of the one asked for
     request_id: str | None = None
     attempts: int = 1
+    tool_calls: tuple[ToolCall, ...] = ()  #: what the model wants to be called before it answers
+    #: truncated, refused, usage_missing, usage_odd, model_differs, cached, hedged, fallback
+    flags: tuple[str, ...] = ()
+    #: of the answer, lower-case names; what a quota learns from
+    headers: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS, compare=False, repr=False)
+
+
+class Reservation(Protocol):
+    """Money that was put aside for one call, see `pipeline.core.budget`."""
+
+    async def cover(self, request: Request) -> None:
+        """Have enough put aside for one more attempt; waits as the first reservation did."""
+        ...
+
+    def book(self, usage: Usage, cost: Cost | None, *, known: bool) -> None:
+        """Take what an attempt did cost out of what was put aside; what is not known may have cost all of it."""
+        ...
 
 
 Call: TypeAlias = Callable[[Request], Awaitable[Reply]]

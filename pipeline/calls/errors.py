@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, TypeAlias
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias
 
 from pipeline.core.errors import ItemError, PipelineError
 from pipeline.core.usage import Cost, Usage
@@ -11,6 +13,9 @@ from pipeline.core.usage import Cost, Usage
 #: retry: nothing was paid, try again. ambiguous: it may have been paid, try again once. fail: this request will never
 #: succeed. stop: no request of this run will. park: it will succeed, later than anybody waits here.
 FaultClass: TypeAlias = Literal["retry", "ambiguous", "fail", "stop", "park"]
+
+
+NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class ModelError(PipelineError):
@@ -32,6 +37,7 @@ class CallError(ItemError):
         usage: Usage | None = None,
         cost: Cost | None = None,
         answer: str | None = None,
+        headers: Mapping[str, str] = NO_HEADERS,
     ) -> None:
         super().__init__(
             message,
@@ -45,6 +51,7 @@ class CallError(ItemError):
         self.retry_after = retry_after  #: seconds the server asked us to wait
         self.usage = usage or Usage(requests=1)  #: of the attempt that failed
         self.cost = cost
+        self.headers = headers  #: of the answer that failed, lower-case names; what a quota learns from
         self.answer = answer  #: what the model said, when that is what was wrong
 
     def after(self, attempts: int, why_no_more: str | None = None) -> CallError:

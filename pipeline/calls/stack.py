@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import anyio
+from dataclasses import dataclass, field, fields
 
 from pipeline.calls.account import Account
 from pipeline.calls.call import Call, Policy
 from pipeline.calls.deadline import Deadline
-from pipeline.calls.limit import SharedLimit
 from pipeline.calls.retry import Retry
 from pipeline.calls.structured import structured
-from pipeline.calls.timeout import AttemptTimeout
 
 
-def call_stack(
-    attempt: Call, *, retry: Retry, timeout: float | None, limiter: anyio.CapacityLimiter | None = None
-) -> Call:
-    """Return the call that a stage makes, around `attempt`, which asks the provider once."""
-    policies: list[Policy] = [Deadline(), retry]
-    if limiter is not None:
-        policies.append(SharedLimit(limiter))
-    policies.append(Account())
-    if timeout is not None:
-        policies.append(AttemptTimeout(timeout))
-    return structured(wrapped(attempt, policies))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """The policies around the attempts of one open model, outermost first; None leaves one out."""
+
+    observe: Policy | None = None
+    cache: Policy | None = None
+    budget: Policy | None = None
+    deadline: Policy | None = field(default_factory=Deadline)
+    fallback: Policy | None = None
+    retry: Policy | None = field(default_factory=Retry)
+    hedge: Policy | None = None
+    breaker: Policy | None = None
+    limit: Policy | None = None
+    quota: Policy | None = None
+    account: Policy | None = field(default_factory=Account)
+    timeout: Policy | None = None
+
+    def around(self, attempt: Call) -> Call:
+        """Return the call that a stage makes, around `attempt`, which asks the provider once."""
+        policies = [getattr(self, each.name) for each in fields(self)]
+        return structured(wrapped(attempt, [policy for policy in policies if policy is not None]))
 
 
 def wrapped(call: Call, policies: Sequence[Policy]) -> Call:

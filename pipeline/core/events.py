@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple, TypeAlias
 
 from pipeline.core.joins import Verdict
+from pipeline.core.usage import Cost, Usage
 
 
 class JoinDecided(NamedTuple):
@@ -55,5 +56,42 @@ class RunStalled(NamedTuple):
     chain: tuple[str, ...]  #: what waits for what, from the oldest open root on, as `Run.wait_chain` gives it
 
 
-Event: TypeAlias = JoinDecided | BatchFlushed | LoopBlocked | RunStalled
+class TextStreamed(NamedTuple):
+    """A piece of an answer, as it comes; only of calls that were asked to stream. A later attempt begins anew."""
+
+    item_id: str
+    path: tuple[str, ...]  #: where the stage stands, the stage's name last
+    ordinal: int  #: which call of the visit
+    attempt: int
+    text: str
+
+
+class AttemptEnded(NamedTuple):
+    """One physical try of a call was answered, failed or was cancelled."""
+
+    item_id: str
+    path: tuple[str, ...]
+    ordinal: int
+    attempt: int
+    model: str
+    outcome: str  #: ok, cancelled, or the type of the failure
+    seconds: float
+    usage: Usage | None  #: None when nothing is known of it
+    cost: Cost | None
+
+
+class CallEnded(NamedTuple):
+    """One call has ended, whatever its policies did for it."""
+
+    item_id: str
+    path: tuple[str, ...]
+    ordinal: int
+    model: str
+    outcome: str  #: ok, cancelled, or the type of the failure
+    attempts: int
+    seconds: float
+    flags: tuple[str, ...]
+
+
+Event: TypeAlias = JoinDecided | BatchFlushed | LoopBlocked | RunStalled | TextStreamed | AttemptEnded | CallEnded
 Listener: TypeAlias = Callable[[Event], object]

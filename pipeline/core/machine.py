@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, nullcontext, suppress
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext, suppress
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 import anyio
 from anyio import BrokenResourceError, CancelScope, ClosedResourceError, create_task_group
 
 from pipeline.core.admission import Settling, Window
+from pipeline.core.budget import Purse
 from pipeline.core.deadlines import Deadlines
 from pipeline.core.errors import Failure, InvariantError, PipelineError, RunStopped
 from pipeline.core.events import Event, Listener
 from pipeline.core.item import Outcome
 from pipeline.core.iteration import Pulls
-from pipeline.core.ports import Resource
+from pipeline.core.limits import Limits
+from pipeline.core.ports import Resource, SharesLimits
 from pipeline.core.record import Status
 from pipeline.core.results import Results
 from pipeline.core.root import Root, first_item
@@ -48,8 +50,17 @@ JUDGED_AFTER = 20
 class Machine:
     """The machinery of one run. Must be made inside an event loop."""
 
-    def __init__(self, pipeline: Pipeline, variables: dict[str, object], listener: Listener | None = None) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        variables: dict[str, object],
+        listener: Listener | None = None,
+        limits: Limits | None = None,
+    ) -> None:
         self.pipeline = pipeline
+        self.own_limits = limits is None
+        self.limits = limits if limits is not None else Limits()
+        self.purses: tuple[Purse, ...] = () if pipeline.budget is None else (Purse(pipeline.budget),)
         self.listening = listener is not None
         self._listener = listener
         self.listener_errors = 0
@@ -98,9 +109,17 @@ class Machine:
 
     async def open_resources(self, stack: AsyncExitStack, more: Sequence[Resource[object]] = ()) -> None:
         """Open what the stages need, then `more`, each distinct definition once; the stack closes them in reverse."""
+        if self.own_limits:
+            await stack.enter_async_context(self.limits)
         for definition in (*self.pipeline.resources(), *more):
             if not any(definition == known for known, _ in self._resources):
-                self._resources.append((definition, await stack.enter_async_context(definition.open())))
+                self._resources.append((definition, await stack.enter_async_context(self._opening(definition))))
+
+    def _opening(self, definition: Resource[object]) -> AbstractAsyncContextManager[object]:
+        shares: object = definition
+        if isinstance(shares, SharesLimits):
+            return cast("SharesLimits[object]", shares).open_within(self.limits)
+        return definition.open()
 
     def opened(self, definition: Resource[object]) -> object:
         """What was opened for `definition`. Raises `PipelineError` for what no stage has named."""
@@ -294,6 +313,8 @@ class Machine:
             tuple(self.taps[name].statistics() for name in self._names if name in self.taps),
             dict(self.unwatched),
             () if self.watchdog is None else self.watchdog.statistics(),
+            self.limits.statistics(),
+            tuple(purse.statistics() for purse in self.purses),
         )
 
     def close(self) -> None:

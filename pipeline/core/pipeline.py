@@ -19,9 +19,11 @@ import anyio
 import anyio.lowlevel
 from anyio import create_task_group
 
+from pipeline.core.budget import Budget
 from pipeline.core.errors import DefinitionError, Failure, ItemError, Problem
 from pipeline.core.events import Listener
 from pipeline.core.feeder import SourceLike, feed
+from pipeline.core.limits import Limits
 from pipeline.core.machine import Machine
 from pipeline.core.ports import Resource, Sink
 from pipeline.core.record import Record
@@ -50,6 +52,7 @@ class Pipeline:
     watchdog: float | None = None  #: seconds for which code may keep the event loop before a listener is told who did
     stall_timeout: float | None = None  #: seconds without any progress after which a listener is told what waits
     variables: Mapping[str, object] = field(default_factory=dict[str, object])  #: `vars` in templates
+    budget: Budget | None = None  #: what a run may spend on model calls; then it ends
     debug: bool = False  #: a function that changes what it was given fails its item; every value is copied, which costs
 
     def __post_init__(self) -> None:
@@ -86,17 +89,20 @@ class Pipeline:
     # -- running ------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def open(self, source: SourceLike | None = None, *, on_event: Listener | None = None) -> AsyncGenerator[Run]:
+    async def open(
+        self, source: SourceLike | None = None, *, on_event: Listener | None = None, limits: Limits | None = None
+    ) -> AsyncGenerator[Run]:
         """Start a run over `source`, and for `run.submit`. Enter and leave it in one task.
 
-        `on_event` is called with what `pipeline.core.events` lists.
+        `on_event` is called with what `pipeline.core.events` lists. `limits` are shared with other runs that are given
+        them: quotas, breakers, clients; without them the run has its own.
 
         Leaving the block early aborts the run: everything in flight is cancelled and closed before the block is left.
         Raises `RunStopped` at the end when the run ended by a rule of its own, and what the source or a sink raised.
         """
         # the input of a run that takes submits never ends, and what waits for its end would wait for ever
         intake = source is None or self.against_submit is None
-        async with self._execution(source, intake=intake, listener=on_event) as run:
+        async with self._execution(source, intake=intake, listener=on_event, limits=limits) as run:
             yield run
 
     async def run(
@@ -106,6 +112,7 @@ class Pipeline:
         *,
         watch: Callable[[Run], None] | None = None,
         on_event: Listener | None = None,
+        limits: Limits | None = None,
     ) -> Statistics:
         """Run over `source` and write every record to `sink`; a root is settled when its write has returned.
 
@@ -118,7 +125,7 @@ class Pipeline:
             what = getattr(sink, "__name__", type(sink).__name__)
             raise TypeError(f"a sink has `async def write(self, record)`, or open() that gives one; got {what}")
         opens = () if isinstance(sink, Sink) else (sink,)
-        async with self._execution(source, intake=False, opens=opens, listener=on_event) as run:
+        async with self._execution(source, intake=False, opens=opens, listener=on_event, limits=limits) as run:
             out = sink if isinstance(sink, Sink) else run.opened(sink)
             if watch is not None:
                 watch(run)
@@ -127,9 +134,9 @@ class Pipeline:
                 delivery.fold.delivered(delivery.frame, await _written(out, delivery.record))
         return run.statistics()
 
-    async def collect(self, source: SourceLike) -> list[Record]:
+    async def collect(self, source: SourceLike, *, limits: Limits | None = None) -> list[Record]:
         """Run over a small `source` and return its records. Raises as `open` does."""
-        async with self._execution(source, intake=False) as run:
+        async with self._execution(source, intake=False, limits=limits) as run:
             return [record async for record in run.results]
 
     def run_sync(self, source: SourceLike, *, backend: str = "asyncio") -> list[Record]:
@@ -152,8 +159,9 @@ class Pipeline:
         intake: bool,
         opens: Sequence[Resource[object]] = (),
         listener: Listener | None = None,
+        limits: Limits | None = None,
     ) -> AsyncGenerator[Run]:
-        machine = Machine(self, dict(self.variables), listener)
+        machine = Machine(self, dict(self.variables), listener, limits)
         try:
             async with AsyncExitStack() as resources:
                 await machine.open_resources(resources, opens)

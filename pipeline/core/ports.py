@@ -10,6 +10,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Protocol, TypeVar, runtime_checkable
 
+from pipeline.core.budget import Purse
+from pipeline.core.events import Event
+from pipeline.core.limits import Limits
 from pipeline.core.record import Input, Record
 from pipeline.core.state import Message
 from pipeline.core.usage import Cost, Usage
@@ -64,6 +67,24 @@ class Visit(Protocol):
         """Add one attempt to the root's account. Also counts when the visit is revoked."""
         ...
 
+    @property
+    def purses(self) -> Sequence[Purse]:
+        """The budgets that this call is paid from; empty if nothing limits its cost."""
+        ...
+
+    @property
+    def listening(self) -> bool:
+        """Whether anybody listens to events, so that making one is worth the while."""
+        ...
+
+    def emit(self, event: Event) -> None:
+        """Tell the listener of the run, if there is one."""
+        ...
+
+    def spare_slot(self) -> AbstractContextManager[bool]:
+        """Take one more slot of the stage for the length of the block, if one is free now; says whether it was."""
+        ...
+
     def waiting(self, hold: Hold) -> AbstractContextManager[None]:
         """Let it be seen, for the length of the block, that this visit waits for `hold`."""
         ...
@@ -97,6 +118,15 @@ class Resource(Protocol[T_co]):
     """A frozen definition of something that lives as long as a run. Equal definitions are opened once a run."""
 
     def open(self) -> AbstractAsyncContextManager[T_co]: ...
+
+
+@runtime_checkable
+class SharesLimits(Protocol[T_co]):
+    """A resource that shares something with others, such as the quota of an account: it is opened within limits."""
+
+    def open_within(self, limits: Limits) -> AbstractAsyncContextManager[T_co]:
+        """As `Resource.open`, with what it shares in `limits`, which stay open longer than it does."""
+        ...
 
 
 @runtime_checkable

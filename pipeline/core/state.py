@@ -13,12 +13,23 @@ Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A model's wish that a tool be called: `arguments` is JSON as the model wrote it, valid or not."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One chat message. `name` is the agent that wrote it, if one did."""
 
     role: Role
     content: str
     name: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()  #: of an assistant
+    tool_call_id: str | None = None  #: of a tool's answer: which call it answers
 
 
 class Outputs(Mapping[str, object]):

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipeline.core.admission import WindowStatistics
+from pipeline.core.budget import PurseStatistics
 from pipeline.core.joiner import GroupStatistics
+from pipeline.core.limits import LimitStatistics
 from pipeline.core.slots import Slots, SlotStatistics
 from pipeline.core.streams import EdgeStatistics
 from pipeline.core.threads import BlockingStatistics
@@ -105,6 +107,8 @@ class Statistics:
     #: in debug mode, by stage, the type of something given that could not be copied, so that it is not watched
     unwatched: Mapping[str, str] = field(default_factory=dict[str, str])
     loop_blocked: tuple[BlockedStatistics, ...] = ()  #: with `watchdog`
+    limits: tuple[LimitStatistics, ...] = ()  #: quotas, gates and breakers of the models that were called
+    budgets: tuple[PurseStatistics, ...] = ()
 
     @property
     def threads(self) -> int:
@@ -145,6 +149,8 @@ class Statistics:
             f"loop    {culprit.culprit} blocked it {culprit.times} times, {culprit.longest:.2f} s at {culprit.where}"
             for culprit in self.loop_blocked
         ]
+        lines += [f"limit   {limit}" for limit in self.limits]
+        lines += [f"budget  {budget}" for budget in self.budgets]
         return lines
 
 

@@ -9,9 +9,12 @@ from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
-from anyio import CancelScope, Event
+from anyio import CancelScope, WouldBlock
+from anyio import Event as Signal
 
+from pipeline.core.budget import Purse
 from pipeline.core.errors import CallsClosed
+from pipeline.core.events import Event
 from pipeline.core.holds import Answer, NextAttempt
 from pipeline.core.item import Item
 from pipeline.core.ports import Hold, OpenModel, Reply, Resource
@@ -32,7 +35,7 @@ class Visit:
         self._ordinal = 0
         self._calls = 0  #: model calls in flight
         self._sleeping = 0  #: those of them that wait between attempts
-        self._regaining: Event | None = None
+        self._regaining: Signal | None = None
         self.item = item
 
     @property
@@ -73,6 +76,31 @@ class Visit:
         frame = self.item.frame
         frame.account.charge(usage, cost)
         frame.root.window.account.charge(usage, cost)
+
+    @property
+    def purses(self) -> Sequence[Purse]:
+        return self._worker.crew.machine.purses
+
+    @property
+    def listening(self) -> bool:
+        return self._worker.crew.machine.listening
+
+    def emit(self, event: Event) -> None:
+        self._worker.crew.machine.emit(event)
+
+    @contextmanager
+    def spare_slot(self) -> Generator[bool]:
+        """Take one more slot of the stage for the length of the block, if one is free now; says whether it was."""
+        slots, lease = self._worker.crew.slots, object()
+        try:
+            slots.acquire_nowait(lease)
+        except WouldBlock:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            slots.release(lease)
 
     @contextmanager
     def waiting(self, hold: Hold) -> Generator[None]:
@@ -126,7 +154,7 @@ class Visit:
             if self._regaining is not None:
                 await self._regaining.wait()
                 continue
-            self._regaining = Event()
+            self._regaining = Signal()
             try:
                 await self._worker.regain_slot()
             finally:

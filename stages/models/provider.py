@@ -21,6 +21,10 @@ PARAMETERS: Final[Mapping[str, Field]] = {
 }
 
 _COMMON: Final[Mapping[str, Field]] = {
+    "requests_per_minute": Field("count", help="what the account may send"),
+    "tokens_per_minute": Field("count", help="input and output together"),
+    "input_tokens_per_minute": Field("count", help="where the provider counts them apart"),
+    "output_tokens_per_minute": Field("count", help="where the provider counts them apart"),
     "max_concurrency": Field("count", help="attempts in flight over all stages"),
     "timeout": Field("duration", help="of one attempt; none waits without end"),
     "attempts": Field("count", help="tries of one call, the first included"),

@@ -39,6 +39,7 @@ class Refusals:
             http_status=status,
             request_id=headers.get(REQUEST_ID),
             retry_after=retry_after(headers, datetime.now(UTC)),
+            headers=headers,
         )
 
     def of_cause(self, error: BaseException) -> CallError:
@@ -53,6 +54,7 @@ class Refusals:
         error.message = f"{self.model}: {redacted(error.message, self.key, limit=500)}"
         error.args = (error.message,)
         error.request_id = headers.get(REQUEST_ID)
+        error.headers = headers
 
     def _words(self, fault: Fault, message: str) -> str:
         said = redacted(whole_text(message), self.key)

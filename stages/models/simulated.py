@@ -9,19 +9,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from pipeline.calls.call import Reply, Request
-from pipeline.calls.parameters import Parameters
 from pipeline.calls.pricing import SIMULATED
 from pipeline.core.errors import DefinitionError, Problem
+from pipeline.core.limits import Limits
 from pipeline.core.ports import Visit
 from pipeline.core.state import Message
-from stages.models.checks import mapping, seconds, texts, whole
+from stages.models.calling import Calling
+from stages.models.checks import mapping, texts, whole
 from stages.models.distribution import Distribution
-from stages.models.openai import OpenAIModel, OpenChat, open_chat
+from stages.models.openai import OpenAIModel
+from stages.models.opening import OpenChat, open_alone, open_chat
 from stages.models.simulated_faults import Faults
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ IDENTITY_HEADER: Final = "x-penstock-call"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SimulatedModel:
+class SimulatedModel(Calling):
     """A frozen description of a simulated model.
 
     `latency` is the time of an answer in seconds (`0.5`, `"250ms"`, `"uniform:0.5s..2s"`, `"lognormal:1s,0.5"`,
@@ -47,10 +49,6 @@ class SimulatedModel:
     errors: Mapping[str, object] = field(default_factory=dict[str, object], hash=False)
     fail_when: str | None = None  #: prompts with this text are refused (400)
     hang_when: str | None = None  #: prompts with this text are never answered
-    max_concurrency: int | None = None
-    timeout: float | None = 120.0
-    attempts: int = 4
-    parameters: Parameters = field(default_factory=Parameters)
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []
@@ -84,8 +82,7 @@ class SimulatedModel:
         self.faults()
 
     def _check_endpoint(self) -> None:
-        if self.timeout is not None:
-            object.__setattr__(self, "timeout", seconds(self.timeout, "timeout"))
+        self.check()
         self.as_endpoint()
 
     @property
@@ -96,8 +93,12 @@ class SimulatedModel:
         return Faults.parse(self.errors, self.fail_when, self.hang_when)
 
     def open(self) -> AbstractAsyncContextManager[OpenSimulated]:
-        """Open the model for a run."""
-        return _open(self)
+        """Open the model alone."""
+        return open_alone(self)
+
+    def open_within(self, limits: Limits) -> AbstractAsyncContextManager[OpenSimulated]:
+        """Open the model for a run, sharing quotas in `limits`."""
+        return _open(self, limits)
 
     def as_endpoint(self) -> OpenAIModel:
         """Return the definition that asks this model as it would ask a provider."""
@@ -105,11 +106,8 @@ class SimulatedModel:
             provider="sim",
             model=self.model,
             base_url="http://sim.localhost/v1",  # never looked up: the transport answers by itself
-            max_concurrency=self.max_concurrency,
-            timeout=self.timeout,
-            attempts=self.attempts,
-            parameters=self.parameters,
             token_field="max_completion_tokens",
+            **{each.name: getattr(self, each.name) for each in fields(Calling)},
         )
 
 
@@ -126,7 +124,7 @@ class OpenSimulated:
 
 
 @asynccontextmanager
-async def _open(definition: SimulatedModel) -> AsyncGenerator[OpenSimulated]:
+async def _open(definition: SimulatedModel, limits: Limits) -> AsyncGenerator[OpenSimulated]:
     from stages.models.simulated_server import SimulatedTransport
 
     server = SimulatedTransport(definition)
@@ -134,6 +132,7 @@ async def _open(definition: SimulatedModel) -> AsyncGenerator[OpenSimulated]:
         definition.as_endpoint(),
         None,
         lambda: server,
+        limits,
         price_with=lambda usage: SIMULATED,
         headers_of=_identity,
     ) as chat:

@@ -12,10 +12,11 @@ from pipeline.calls.account import Account
 from pipeline.calls.call import Call, CallIdentity, Reply, Request
 from pipeline.calls.deadline import Deadline
 from pipeline.calls.errors import CallError, FaultClass
+from pipeline.calls.limit import SharedLimit
 from pipeline.calls.parameters import Parameters
 from pipeline.calls.retry import Retry
 from pipeline.calls.retry_after import retry_after
-from pipeline.calls.stack import call_stack, wrapped
+from pipeline.calls.stack import Stack, wrapped
 from pipeline.calls.timeout import AttemptTimeout
 from pipeline.core.errors import CallsClosed
 from pipeline.core.usage import Cost, Usage
@@ -172,7 +173,7 @@ async def test_no_call_starts_after_the_item_deadline() -> None:
     call, asked = scripted(reply())
     visit = FakeVisit(deadline=anyio.current_time())
     with pytest.raises(CallError) as caught:
-        await call_stack(call, retry=Retry(), timeout=None)(request(visit))
+        await Stack().around(call)(request(visit))
     assert (caught.value.type, caught.value.fault) == ("item_timeout", "fail")
     assert (len(asked), visit.requests, visit.slot_held) == (0, 0, True)
 
@@ -188,7 +189,7 @@ async def test_the_clock_of_an_attempt_does_not_run_while_it_waits_for_the_limit
         return reply()
 
     limiter = anyio.CapacityLimiter(1)
-    call = call_stack(quick, retry=Retry(attempts=1), timeout=0.06, limiter=limiter)
+    call = Stack(retry=Retry(attempts=1), limit=SharedLimit(limiter), timeout=AttemptTimeout(0.06)).around(quick)
     async with anyio.create_task_group() as tg:
         for _ in range(6):  # the last one waits far longer than its own timeout
             tg.start_soon(call, request())

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncGenerator, Generator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from dataclasses import dataclass, field
 
+from pipeline.core.budget import Purse
 from pipeline.core.errors import CallsClosed
+from pipeline.core.events import Event
 from pipeline.core.ports import Hold
 from pipeline.core.usage import Cost, Usage
 
@@ -25,6 +33,10 @@ class FakeVisit:
     calls: int = 0
     slot_held: bool = True
     given_back: int = 0
+    purses: tuple[Purse, ...] = ()
+    listening: bool = True
+    events: list[Event] = field(default_factory=list[Event])
+    spare: int = 1  #: slots that are free beside the one that is held
 
     def next_ordinal(self) -> int:
         self.calls += 1
@@ -37,6 +49,20 @@ class FakeVisit:
 
     def charge(self, usage: Usage, cost: Cost | None) -> None:
         self.charges.append((usage, cost))
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
+
+    @contextmanager
+    def spare_slot(self) -> Generator[bool]:
+        if not self.spare:
+            yield False
+            return
+        self.spare -= 1
+        try:
+            yield True
+        finally:
+            self.spare += 1
 
     def waiting(self, hold: Hold) -> AbstractContextManager[None]:
         return nullcontext()

@@ -85,7 +85,7 @@ def test_any_bytes_are_decoded_as_the_standard_library_does_or_are_located(data:
         (MappingProxyType({"a": MappingProxyType({})}), b'{"a":{}}'),
         (Plan(steps=["x"]), b'{"steps":["x"],"score":0.5}'),
         (Point(1, 2), b'{"y":1,"x":2}'),
-        (Message("user", "hi"), b'{"role":"user","content":"hi","name":null}'),
+        (Message("user", "hi"), b'{"role":"user","content":"hi","name":null,"tool_calls":[],"tool_call_id":null}'),
         (Colour.RED, b'"red"'),
         ({1: "a"}, b'{"1":"a"}'),
         ({Colour.RED: 1, False: 2}, b'{"red":1,"false":2}'),

@@ -14,7 +14,7 @@ from pipeline.core.errors import CallsClosed
 from pipeline.core.state import Message
 from pipeline.core.usage import Cost, Usage
 from stages.models import OpenAIModel, resolve
-from stages.models.openai import OpenChat
+from stages.models.opening import OpenChat
 from tests.calls.visits import FakeVisit
 from tests.servers.chat import Answer, ChatServer
 

@@ -1,0 +1,40 @@
+"""How a model is called, whoever answers: what every definition of a model says about limits, tries and money."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from pipeline.calls.parameters import Parameters
+from pipeline.core.ports import OpenModel, Resource
+from stages.models.checks import count, mapping, seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calling:
+    """Limits, tries and money of one model. Raises `DefinitionError` from `check`."""
+
+    requests_per_minute: int | None = None  #: what the account may send; None: found out as answers come
+    tokens_per_minute: int | None = None  #: input and output together, where the provider counts so
+    input_tokens_per_minute: int | None = None
+    output_tokens_per_minute: int | None = None
+    max_concurrency: int | None = None  #: attempts in flight over all stages of a run; None: found out as answers come
+    timeout: float | None = 120.0  #: seconds of one attempt, from the sending of it to the last byte of the answer
+    attempts: int = 4
+    hedge: str | None = None  #: send a second attempt when the first is slower than this share of them, as p95
+    fallback: tuple[Resource[OpenModel], ...] = ()  #: models that are asked when this one cannot answer, in turn
+    cache: bool | str = False  #: keep answers on disk, at a path of its own or the user's usual place
+    price: Mapping[str, float] | None = None  #: US dollars a million tokens, `input` and `output`; None: the price list
+    parameters: Parameters = field(default_factory=Parameters)
+
+    def check(self) -> None:
+        """Refuse what cannot be, and bring the rest into its form."""
+        rates = ("requests_per_minute", "tokens_per_minute", "input_tokens_per_minute", "output_tokens_per_minute")
+        for option in (*rates, "max_concurrency", "attempts"):
+            if getattr(self, option) is not None:
+                count(getattr(self, option), option)
+        if self.timeout is not None:
+            object.__setattr__(self, "timeout", seconds(self.timeout, "timeout"))
+        if self.price is not None:
+            object.__setattr__(self, "price", MappingProxyType(dict(mapping(self.price, "price"))))

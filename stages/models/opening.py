@@ -1,0 +1,127 @@
+"""Opens a model for a run: the SDK's client, and around each attempt the policies that its definition asks for."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import sys
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
+
+import anyio
+import anyio.to_thread
+
+from pipeline.calls.call import Call, CallIdentity, Judgement, Reply, Request
+from pipeline.calls.errors import NO_HEADERS
+from pipeline.calls.limit import SharedLimit
+from pipeline.calls.pricing import price
+from pipeline.calls.retry import Retry
+from pipeline.calls.schema import Schema, SchemaLike
+from pipeline.calls.stack import Stack
+from pipeline.calls.timeout import AttemptTimeout
+from pipeline.calls.tool import Tool
+from pipeline.core.limits import Limits
+from pipeline.core.ports import Visit
+from pipeline.core.state import Message
+from pipeline.core.usage import Cost, Usage
+from stages.models.chat import ChatProvider
+from stages.models.client import sdk_client
+from stages.models.endpoint import Endpoint
+from stages.models.refusals import Refusals
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from stages.models.openai import OpenAIModel
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+CLOSE_TIMEOUT: Final = 5.0  #: seconds that closing connections may take when the run is being cancelled
+
+
+class Opens(Protocol[T_co]):
+    """A definition that opens within limits."""
+
+    def open_within(self, limits: Limits) -> AbstractAsyncContextManager[T_co]: ...
+
+
+@asynccontextmanager
+async def open_alone(definition: Opens[T]) -> AsyncGenerator[T]:
+    """Open a definition within limits of its own."""
+    async with Limits() as limits, definition.open_within(limits) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def open_chat(
+    definition: OpenAIModel,
+    key: str | None,
+    make_transport: Callable[[], httpx2.AsyncBaseTransport],
+    limits: Limits,
+    *,
+    price_with: Callable[[Usage], Cost] | None = None,
+    headers_of: Callable[[Request], Mapping[str, str]] | None = None,
+) -> AsyncGenerator[OpenChat]:
+    """Open `definition` over a transport. Closing is shielded from cancellation for `CLOSE_TIMEOUT` seconds."""
+    if "openai" not in sys.modules:  # half a second of imports, which a host's event loop need not stand still for
+        await anyio.to_thread.run_sync(importlib.import_module, "openai")
+    client = sdk_client(definition, key, make_transport())
+    host = Endpoint.of(definition.base_url, keyed=False).host
+    provider = ChatProvider(
+        definition,
+        client,
+        Refusals(definition.name, host, definition.api_key_env, key),
+        price_with or (lambda usage: price(usage, definition.model, definition.price_provider)),
+        headers_of or (lambda request: NO_HEADERS),
+    )
+    arrivals = limits.shared("arrivals", itertools.count)
+    try:
+        yield OpenChat(definition, _stack(definition, limits).around(provider.ask), arrivals)
+    finally:
+        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+            await client.close()
+
+
+def _stack(definition: OpenAIModel, limits: Limits) -> Stack:
+    """Return the policies of a definition; what they share with other models of the account is in `limits`."""
+    most = definition.max_concurrency
+    return Stack(
+        retry=Retry(attempts=definition.attempts),
+        limit=SharedLimit(anyio.CapacityLimiter(most)) if most else None,
+        timeout=None if definition.timeout is None else AttemptTimeout(definition.timeout),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class OpenChat:
+    """A model that is open for a run."""
+
+    definition: OpenAIModel
+    ask: Call = field(repr=False)  #: the whole stack
+    arrivals: Iterator[int] = field(repr=False)
+
+    async def call(self, visit: Visit, messages: Sequence[Message], **params: object) -> Reply:
+        """Ask the model, with the parameters of `Parameters`; the definition's stand for those not given.
+
+        `schema` is what the answer must fit, `tools` a sequence of `Tool` that the model may want to be called,
+        `stream` asks for the answer piece by piece (each a `TextStreamed` event), `on_truncated` and `on_refused` say
+        what an answer that is not whole becomes, "accept" or "fail". Raises `CallError` with the class of the fault.
+        Cancellation closes the request's connection.
+        """
+        schema = cast("SchemaLike | None", params.pop("schema", None))
+        request = Request(
+            messages=tuple(messages),
+            schema=None if schema is None else Schema.of(schema),
+            visit=visit,
+            identity=CallIdentity(visit.item_id, visit.path, visit.next_ordinal()),
+            arrival=next(self.arrivals),
+            tools=tuple(cast("Sequence[Tool]", params.pop("tools", ()))),
+            stream=bool(params.pop("stream", False)),
+            on_truncated=cast("Judgement", params.pop("on_truncated", "accept")),
+            on_refused=cast("Judgement", params.pop("on_refused", "accept")),
+            parameters=self.definition.parameters.updated(params) if params else self.definition.parameters,
+        )
+        return await self.ask(request)
