@@ -8,6 +8,7 @@ The engine is here; what one puts into a pipeline is in `stages`.
 """
 
 from pipeline.core.agent import Agent
+from pipeline.core.budget import Budget
 from pipeline.core.errors import (
     DefinitionError,
     Failure,
@@ -20,9 +21,19 @@ from pipeline.core.errors import (
     Skip,
     SourceError,
 )
-from pipeline.core.events import BatchFlushed, Event, JoinDecided, LoopBlocked, RunStalled
+from pipeline.core.events import (
+    AttemptEnded,
+    BatchFlushed,
+    CallEnded,
+    Event,
+    JoinDecided,
+    LoopBlocked,
+    RunStalled,
+    TextStreamed,
+)
 from pipeline.core.item import Item
 from pipeline.core.leaf import LeafStage
+from pipeline.core.limits import Limits
 from pipeline.core.members import Ended, Members
 from pipeline.core.pipeline import Pipeline
 from pipeline.core.ports import Sink, Source
@@ -37,7 +48,10 @@ from pipeline.core.visit import Visit
 
 __all__ = [
     "Agent",
+    "AttemptEnded",
     "BatchFlushed",
+    "Budget",
+    "CallEnded",
     "Chain",
     "ConversationState",
     "Cost",
@@ -51,6 +65,7 @@ __all__ = [
     "ItemError",
     "JoinDecided",
     "LeafStage",
+    "Limits",
     "LoopBlocked",
     "Members",
     "Message",
@@ -69,6 +84,7 @@ __all__ = [
     "Stage",
     "Stalled",
     "Statistics",
+    "TextStreamed",
     "Usage",
     "Visit",
     "virtual",
