@@ -142,9 +142,8 @@ def main() -> int:
                     wrong += bool(bad)
                     how = "stream" if stream else "plain"
                     said = record.error.type if record.error else f"{record.usage.output_tokens} tokens"
-                    print(
-                        f"{case.model:8} {backend:8} {how:6} {record.status:6} {said}  {'; '.join(bad) or 'as it should be'}"
-                    )
+                    verdict = "; ".join(bad) or "as it should be"
+                    print(f"{case.model:8} {backend:8} {how:6} {record.status:6} {said}  {verdict}")
     print("all as it should be" if not wrong else f"{wrong} cases are wrong")
     return 1 if wrong else 0
 
