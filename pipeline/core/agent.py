@@ -193,7 +193,7 @@ class AgentStage(LeafStage):
         if value is None:
             raise ItemError(f"agent {self.name!r} returned None; it has to return text, a reply or a value")
         question = (Message("user", prompt),) if prompt else ()
-        state = item.state.add_messages((*question, Message("assistant", text, self.name)))
+        state = item.state.add_messages((*question, *_between(answer), Message("assistant", text, self.name)))
         return Item(value, state.add_output(self.output_key or self.name, value), item.frame, item.missing)
 
 
@@ -206,3 +206,9 @@ def read_answer(answer: object) -> tuple[object, str]:
         reply = cast(Reply, answer)
         return (text if reply.parsed is None else reply.parsed), text
     return answer, encode(answer).decode()
+
+
+def _between(answer: object) -> tuple[Message, ...]:
+    """What was said between the question and a reply that tells of it, as `between`: calls of tools, and results."""
+    said = getattr(answer, "between", ()) if isinstance(getattr(answer, "text", None), str) else ()
+    return cast("tuple[Message, ...]", said) if isinstance(said, tuple) else ()

@@ -32,3 +32,16 @@ class NextAttempt:
 
     def holders(self) -> Sequence[Visit]:
         return ()
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """A tool that a model has called, until it returns."""
+
+    tool: str
+
+    def __str__(self) -> str:
+        return f"tool {self.tool!r}"
+
+    def holders(self) -> Sequence[Visit]:
+        return ()

@@ -127,6 +127,12 @@ class Threads:
     async def run(self, function: Callable[..., object], *args: object) -> object:
         """Call `function` in a thread and return what it returns, if that comes within the timeout, which does not
         count the wait for a unit. Cancelled or too late, it abandons the thread."""
+        return await self.run_part(None, self._timeout, function, *args)
+
+    async def run_part(
+        self, part: str | None, timeout: float | None, function: Callable[..., object], *args: object
+    ) -> object:
+        """As `run`, for a part of a visit that has a timeout of its own, see `within`."""
         meter = self._machine.meters.get(self.name)
         if meter is not None and meter.slots.total != self._total:  # the stage's concurrency was changed
             self._units.total_tokens = self._total = meter.slots.total
@@ -135,7 +141,7 @@ class Threads:
         self._calls.add(call)
         self._machine.keep(self._keep, call)
         try:
-            return await within(self._timeout, self.name, call.answer())
+            return await within(timeout, self.name, call.answer(), part)
         finally:
             call.leave()
 

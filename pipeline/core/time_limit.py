@@ -18,8 +18,8 @@ from pipeline.core.errors import ItemError, is_bug
 T = TypeVar("T")
 
 
-async def within(seconds: float | None, stage: str, visit: Awaitable[T]) -> T:
-    """Await `visit`, which is cancelled after `seconds` if that is not None.
+async def within(seconds: float | None, stage: str, visit: Awaitable[T], part: str | None = None) -> T:
+    """Await `visit`, or a part of one, such as `tool 'search'`; it is cancelled after `seconds` if that is not None.
 
     What it returns or raises at that instant or later is refused, so that a result never depends on which of two timers
     of one instant comes first, nor on what goes wrong while a visit that is too late cleans up. Raises `ItemError` of
@@ -38,7 +38,7 @@ async def within(seconds: float | None, stage: str, visit: Awaitable[T]) -> T:
         if anyio.current_time() < deadline or is_bug(error):
             raise
         late = error
-    text = f"stage {stage!r} did not end within {seconds:g} s"
+    text = f"{part or f'stage {stage!r}'} did not end within {seconds:g} s"
     raise ItemError(text, type="VisitTimeout", retryable=True) from late
 
 

@@ -5,7 +5,7 @@ Made when a stage's function asks for it, so that a plain stage pays nothing.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from pipeline.core.holds import Answer, NextAttempt
 from pipeline.core.item import Item
 from pipeline.core.ports import Hold, OpenModel, Reply, Resource
 from pipeline.core.state import Message
+from pipeline.core.threads import Threads
 from pipeline.core.usage import Cost, Usage
 
 if TYPE_CHECKING:
@@ -147,6 +148,19 @@ class Visit:
                 return await opened.call(self, messages, **params)
         finally:
             self._calls -= 1
+
+    async def in_thread(
+        self, function: Callable[..., object], *args: object, part: str | None = None, timeout: float | None = None
+    ) -> object:
+        """Call a blocking `function` in a worker thread and return what it returns.
+
+        A stage has as many threads as slots, for all its visits together. A visit that ends before its thread abandons
+        it: the result is refused, and the thread counted until it ends. `timeout` is in seconds, from when the function
+        begins; what takes longer fails as `VisitTimeout`, which names `part`.
+        """
+        crew = self._worker.crew
+        threads = crew.machine.threads.get(crew.name) or Threads(crew.machine, crew.name, crew.slots.total)
+        return await threads.run_part(part, timeout, function, *args)
 
     async def _regain(self) -> None:
         """Have the slot in hand again, if it was lent; whoever comes first takes it, the others wait for that."""
