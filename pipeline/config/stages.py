@@ -195,6 +195,11 @@ class StageReader:
                 return self._bodies(node, what)
             case "call":
                 return import_callable(node, what, self._allow_import)
+            case "calls":
+                items = node.items if isinstance(node, Listing) else (node,)
+                return tuple(
+                    _all([lambda item=item: import_callable(item, what, self._allow_import) for item in items])
+                )
             case "decision" | "by":
                 return self._decision(field, node, what)
             case "join":

@@ -27,6 +27,7 @@ FieldKind: TypeAlias = Literal[
     "decision",  #: an expression, or {call: "module:attr"} -> Expression | callable
     "by",  #: an expression, a stage as a mapping, or {call: "module:attr"} -> Expression | stage | callable
     "call",  #: "module:attr" -> the callable, imported only where that is allowed
+    "calls",  #: a list of "module:attr", or one -> tuple of callables, imported only where that is allowed
     "duration",  #: 30s, or none -> float seconds, or None
     "count",  #: 16, 25.6k -> int, not negative
     "number",  #: -> int | float
