@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import cast, get_args
 
+from pipeline.core.codec import encode
 from pipeline.core.errors import ItemError
 from pipeline.core.record import Input
-from pipeline.core.state import Message, Role
+from pipeline.core.state import Message, Role, ToolCall
 
 #: Where a prompt is looked for, the likeliest first.
 PROMPT_FIELDS = ("prompt", "text", "input", "question", "instruction", "messages")
@@ -108,7 +109,42 @@ def _message(value: object, position: int) -> Message:
         raise _defect(f"{where}.role is {role!r:.60}; roles are {', '.join(_ROLES)}")
     if name is not None and not isinstance(name, str):
         raise _defect(f"{where}.name is {_kind(name)}; a name is text")
-    return Message(cast(Role, role), _content(message.get("content"), f"{where}.content"), name)
+    calls = _tool_calls(message.get("tool_calls"), f"{where}.tool_calls") if role == "assistant" else ()
+    answered = message.get("tool_call_id") if role == "tool" else None
+    if role == "tool" and not isinstance(answered, str):
+        raise _defect(f"{where}.tool_call_id is {_kind(answered)}; a tool's message names the call that it answers")
+    content = message.get("content")
+    text = "" if content is None and calls else _content(content, f"{where}.content")
+    return Message(cast(Role, role), text, name, calls, cast("str | None", answered))
+
+
+def _tool_calls(value: object, where: str) -> tuple[ToolCall, ...]:
+    """Return the calls that an assistant asked for, in the form that providers have them."""
+    if value is None:
+        return ()
+    if not isinstance(value, (list, tuple)):
+        raise _defect(f"{where} is {_kind(value)}; it is a list of objects with id and function")
+    return tuple(_tool_call(member, f"{where}[{i}]") for i, member in enumerate(cast(Sequence[object], value)))
+
+
+def _tool_call(value: object, where: str) -> ToolCall:
+    if isinstance(value, ToolCall):
+        return value
+    call = _object(value)
+    called = _object(call.get("function"))
+    id, name, arguments = call.get("id"), called.get("name"), called.get("arguments")
+    if not isinstance(id, str) or not isinstance(name, str):
+        raise _defect(f"{where} has no id or no function.name; it is an object with id and function")
+    if isinstance(arguments, Mapping):
+        arguments = encode(cast(object, arguments)).decode()
+    if not isinstance(arguments, str):
+        raise _defect(f"{where}.function.arguments is {_kind(arguments)}; arguments are JSON as text")
+    return ToolCall(id, name, arguments)
+
+
+def _object(value: object) -> Mapping[str, object]:
+    """Return `value` if it is an object, else an empty one."""
+    return cast(Mapping[str, object], value) if isinstance(value, Mapping) else {}
 
 
 def _content(value: object, where: str) -> str:

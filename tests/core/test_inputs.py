@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.core.inputs import guess_field, input_of_fields, input_of_text
 from pipeline.core.record import Input
-from pipeline.core.state import Message
+from pipeline.core.state import Message, ToolCall
 
 
 def test_text_is_its_own_prompt() -> None:
@@ -89,6 +89,31 @@ def test_text_parts_of_a_message_are_put_together() -> None:
             None,
             "messages[0].name is the number 1; a name is text",
         ),
+        (
+            {"messages": [{"role": "tool", "content": "4"}]},
+            None,
+            "messages[0].tool_call_id is null; a tool's message names the call that it answers",
+        ),
+        (
+            {"messages": [{"role": "assistant", "content": None, "tool_calls": {}}]},
+            None,
+            "messages[0].tool_calls is an object; it is a list of objects with id and function",
+        ),
+        (
+            {"messages": [{"role": "assistant", "content": None, "tool_calls": [{"id": "c1"}]}]},
+            None,
+            "messages[0].tool_calls[0] has no id or no function.name; it is an object with id and function",
+        ),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"id": "c1", "function": {"name": "add"}}]}]},
+            None,
+            "messages[0].tool_calls[0].function.arguments is null; arguments are JSON as text",
+        ),
+        (
+            {"messages": [{"role": "assistant", "content": None, "tool_calls": []}]},
+            None,
+            "messages[0].content is null; content is text, or a list of text parts",
+        ),
     ],
 )
 def test_a_named_field_or_a_conversation_that_is_wrong_is_a_defect(
@@ -98,3 +123,24 @@ def test_a_named_field_or_a_conversation_that_is_wrong_is_a_defect(
     assert record.defect is not None
     assert (record.defect.message, record.defect.type) == (text, "InvalidInput")
     assert (record.value, record.prompt, record.messages) == (fields, None, ())
+
+
+def test_a_conversation_with_tools_keeps_what_was_called_and_what_came_back() -> None:
+    function = {"name": "add", "arguments": '{"a": 1}'}
+    said = [
+        {"role": "user", "content": "1 + 1?", "tool_call_id": "no tool, no answer"},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "c1", "type": "function", "function": function}]},
+        {"role": "tool", "tool_call_id": "c1", "content": "2"},
+    ]
+    record = input_of_fields({"messages": said})
+    call = ToolCall("c1", "add", '{"a": 1}')
+    assert (record.prompt, record.defect) == (None, None)
+    assert record.messages == (
+        Message("user", "1 + 1?"),
+        Message("assistant", "", tool_calls=(call,)),
+        Message("tool", "2", tool_call_id="c1"),
+    )
+    said[1]["tool_calls"] = [{"id": "c1", "function": {"name": "add", "arguments": {"a": 1}}}]
+    assert input_of_fields({"messages": said}).messages[1].tool_calls == (ToolCall("c1", "add", '{"a":1}'),)
+    said[1]["tool_calls"] = [call]
+    assert input_of_fields({"messages": said}).messages[1].tool_calls == (call,)
