@@ -37,6 +37,9 @@ _OPENAI: Final[Mapping[str, Field]] = {
     "api_key": Field("text", secret=True),
     "organization": Field("text", help="billed organization"),
     "headers": Field("mapping", help="sent with every request"),
+    "api": Field("choice", choices=("chat", "responses"), help="what it is asked through, where it has both"),
+    "stream_usage": Field("flag", help="ask a stream to count its tokens"),
+    "finish_optional": Field("flag", help="the server may leave out why an answer ends"),
     "token_field": Field("choice", choices=("max_tokens", "max_completion_tokens"), help="name of the token limit"),
     "schema_mode": Field("choice", choices=("json_schema", "json_object"), help="how a schema is asked for"),
     **_COMMON,
@@ -48,6 +51,7 @@ _SIMULATED: Final[Mapping[str, Field]] = {
     "errors": Field("mapping", help="share of attempts that fail, by status or name"),
     "fail_when": Field("text", help="prompts with this text are refused"),
     "hang_when": Field("text", help="prompts with this text are never answered"),
+    "limits": Field("mapping", help="what the simulated server allows, as {requests_per_minute: 500, window: sliding}"),
     **_COMMON,
 }
 

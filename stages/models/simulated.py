@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from pipeline.calls.call import Reply, Request
 from pipeline.calls.pricing import SIMULATED
@@ -25,9 +25,11 @@ from stages.models.distribution import Distribution
 from stages.models.openai import OpenAIModel
 from stages.models.opening import OpenChat, open_alone, open_chat
 from stages.models.simulated_faults import Faults
+from stages.models.simulated_limits import ServerLimits
 
 if TYPE_CHECKING:
-    from stages.models.simulated_server import Ledger
+    from stages.models.simulated_ledger import Ledger
+    from stages.models.simulated_service import SimulatedServer
 
 IDENTITY_HEADER: Final = "x-penstock-call"
 
@@ -38,8 +40,10 @@ class SimulatedModel(Calling):
 
     `latency` is the time of an answer in seconds (`0.5`, `"250ms"`, `"uniform:0.5s..2s"`, `"lognormal:1s,0.5"`,
     `"exponential:1s"`), `tokens` the length of one in tokens (the same forms; None: as long as it needs), `errors` the
-    share of attempts that fail by status or name (`{"429": "3%", "timeout": 0.01}`). `model` "echo" answers with the
-    prompt itself; any other name answers a text that says it is simulated. Raises `DefinitionError`.
+    share of attempts that fail by status or name (`{"429": "3%", "timeout": 0.01}`, names in `simulated_faults`).
+    `model` "echo" answers with the prompt itself; any other name answers a text that says it is simulated. `limits` are
+    the server's own, with the fields of `ServerLimits`, whatever the client has been told; models of the same name and
+    limits in one run share them. Raises `DefinitionError`.
     """
 
     model: str = "default"
@@ -49,6 +53,7 @@ class SimulatedModel(Calling):
     errors: Mapping[str, object] = field(default_factory=dict[str, object], hash=False)
     fail_when: str | None = None  #: prompts with this text are refused (400)
     hang_when: str | None = None  #: prompts with this text are never answered
+    limits: ServerLimits | Mapping[str, object] | None = None  #: what the simulated server allows its clients
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []
@@ -57,6 +62,7 @@ class SimulatedModel(Calling):
             self._check_latency,
             self._check_tokens,
             self._check_errors,
+            self._check_limits,
             self._check_endpoint,
         ):
             try:
@@ -80,6 +86,10 @@ class SimulatedModel(Calling):
     def _check_errors(self) -> None:
         object.__setattr__(self, "errors", MappingProxyType(dict(mapping(self.errors, "errors"))))
         self.faults()
+
+    def _check_limits(self) -> None:
+        if self.limits is not None:
+            object.__setattr__(self, "limits", ServerLimits.parse(self.limits))
 
     def _check_endpoint(self) -> None:
         self.check()
@@ -113,10 +123,14 @@ class SimulatedModel(Calling):
 
 @dataclass(frozen=True, slots=True)
 class OpenSimulated:
-    """A simulated model that is open; `ledger` counts what its server saw."""
+    """A simulated model that is open, and its server, whose `ledger` counts what it saw."""
 
     chat: OpenChat
-    ledger: Ledger
+    server: SimulatedServer
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.server.ledger
 
     async def call(self, visit: Visit, messages: Sequence[Message], **params: object) -> Reply:
         """As `OpenChat.call`."""
@@ -125,18 +139,21 @@ class OpenSimulated:
 
 @asynccontextmanager
 async def _open(definition: SimulatedModel, limits: Limits) -> AsyncGenerator[OpenSimulated]:
+    from stages.models.simulated_gate import Gate
     from stages.models.simulated_server import SimulatedTransport
 
-    server = SimulatedTransport(definition)
+    rules = cast("ServerLimits | None", definition.limits) or ServerLimits()
+    gate = limits.shared(("simulated", definition.name, rules), lambda: Gate(rules))
+    transport = SimulatedTransport(definition, gate)
     async with open_chat(
         definition.as_endpoint(),
         None,
-        lambda: server,
+        lambda: transport,
         limits,
         price_with=lambda usage: SIMULATED,
         headers_of=_identity,
     ) as chat:
-        yield OpenSimulated(chat, server.ledger)
+        yield OpenSimulated(chat, transport.server)
 
 
 def _identity(request: Request) -> Mapping[str, str]:

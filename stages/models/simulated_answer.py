@@ -1,77 +1,92 @@
-"""Reads what a client asked a simulated model, and writes the completion: text or JSON, counts and all."""
+"""What a simulated model answers, whatever the protocol: text, JSON that fits a schema, a refusal or a tool call."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import cast
+from typing import Final, Literal, TypeAlias
 
+from stages.models.simulated_asked import Asked
 from stages.models.simulated_schema import Conforming
 from stages.models.simulated_text import count_tokens, lengthened, shown, simulated_text
 
-ABOUT = 200  #: characters of the prompt that each text in a JSON answer shows
+ABOUT: Final = 200  #: characters of the prompt that each text in a JSON answer shows
+RESULT: Final = 500  #: characters of each tool's answer that the final text mentions
+
+_INSTEAD: Final = ("empty", "filtered", "length", "refusal")  #: faults that are said in place of a tool call
+
+Finish: TypeAlias = Literal["stop", "length", "content_filter", "tool_calls"]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """The parts of a request body that an answer depends on."""
+class ToolWish:
+    """A tool that the model wants to be called; `arguments` is JSON."""
 
-    prompt: str  #: the last user message
-    system: str
-    characters: int  #: of all messages together
-    schema: Mapping[str, object] | None
-    json_wanted: bool
-    most_tokens: int | None
-
-    @classmethod
-    def read(cls, body: Mapping[str, object]) -> Asked:
-        messages = [_mapping(each) for each in cast("Sequence[object]", body.get("messages") or [])]
-        texts = [(str(each.get("role")), str(each.get("content") or "")) for each in messages]
-        wanted = _mapping(body.get("response_format"))
-        schema = _mapping(wanted.get("json_schema")).get("schema")
-        most = body.get("max_completion_tokens") or body.get("max_tokens")
-        return cls(
-            prompt=next((text for role, text in reversed(texts) if role == "user"), ""),
-            system="\n".join(text for role, text in texts if role == "system"),
-            characters=sum(len(text) for _, text in texts),
-            schema=_mapping(schema) if schema is not None else None,
-            json_wanted=wanted.get("type") == "json_object",
-            most_tokens=most if isinstance(most, int) else None,
-        )
+    id: str
+    name: str
+    arguments: str
 
 
-def completion(asked: Asked, model: str, fault: str | None, length: int | None, chance: Random) -> dict[str, object]:
-    """Return the body of a 200, with `fault` in it when there is one; `length` is in tokens."""
-    text = "" if fault == "empty" else _text(asked, model, length, chance)
-    finish = "content_filter" if fault == "filtered" else "stop"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """One answer. `read` and `written` are tokens."""
+
+    id: str
+    model: str
+    text: str
+    finish: Finish
+    read: int
+    written: int
+    refusal: str | None = None
+    wish: ToolWish | None = None
+
+
+def said(asked: Asked, fault: str | None, length: int | None, chance: Random) -> Said:
+    """Return the answer to `asked`, with `fault` in it when it is one of what is said; `length` is in tokens.
+
+    Tools that are offered are called first, one of them, unless the conversation holds a tool's answer already. The
+    model "echo" answers with the prompt and calls none.
+    """
+    wish = None if fault in _INSTEAD or asked.model == "echo" else _wish(asked, chance)
+    text = "" if fault == "empty" or wish is not None else _text(asked, length, chance)
+    finish: Finish = "tool_calls" if wish is not None else "stop"
     room = max(1, count_tokens(text) // 2) if fault == "length" else asked.most_tokens
     if room is not None and count_tokens(text) > room:
         text, finish = text[: room * 4], "length"
-    message: dict[str, object] = {"role": "assistant", "content": text}
-    if fault == "refusal":
-        message = {"role": "assistant", "content": None, "refusal": "[simulated] I will not answer that."}
-    choice = {"index": 0, "message": message, "finish_reason": finish}
-    read, written = max(1, -(-asked.characters // 4)), count_tokens(text)
-    return {
-        "id": f"sim-{chance.getrandbits(64):016x}",
-        "object": "chat.completion",
-        "model": model,
-        "choices": None if fault == "null_choices" else [choice],
-        "usage": {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written},
-    }
+    elif fault == "length":
+        finish = "length"
+    return Said(
+        id=f"sim-{chance.getrandbits(64):016x}",
+        model=asked.model,
+        text=text,
+        finish="content_filter" if fault == "filtered" and finish == "stop" else finish,
+        read=max(1, -(-asked.characters // 4)),
+        written=count_tokens(text if wish is None else wish.arguments),
+        refusal="[simulated] I will not answer that." if fault == "refusal" else None,
+        wish=wish,
+    )
 
 
-def _text(asked: Asked, model: str, length: int | None, chance: Random) -> str:
+def _wish(asked: Asked, chance: Random) -> ToolWish | None:
+    if not asked.tools or asked.results:
+        return None
+    tool = asked.tools[chance.getrandbits(32) % len(asked.tools)]
+    drawn = Conforming(tool.parameters, shown(asked.prompt, ABOUT), chance).value()
+    arguments = json.dumps(drawn, ensure_ascii=False) if isinstance(drawn, dict) else "{}"
+    return ToolWish(f"call_{chance.getrandbits(48):012x}", tool.name, arguments)
+
+
+def _text(asked: Asked, length: int | None, chance: Random) -> str:
     if asked.schema is not None:
         about = shown(asked.prompt, ABOUT)
         return json.dumps(Conforming(asked.schema, about, chance).value(), ensure_ascii=False)
     if asked.json_wanted:
-        return json.dumps({"simulated": simulated_text(asked.prompt, asked.system, model, chance)}, ensure_ascii=False)
-    text = asked.prompt if model == "echo" else simulated_text(asked.prompt, asked.system, model, chance)
-    return text if length is None or model == "echo" else lengthened(text, length, chance)
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    return cast("Mapping[str, object]", value) if isinstance(value, Mapping) else {}
+        text = simulated_text(asked.prompt, asked.system, asked.model, chance)
+        return json.dumps({"simulated": text}, ensure_ascii=False)
+    if asked.model == "echo":
+        return asked.prompt
+    text = simulated_text(asked.prompt, asked.system, asked.model, chance)
+    if asked.results:
+        text += " The tools said: " + "; ".join(shown(each, RESULT) for each in asked.results)
+    return text if length is None else lengthened(text, length, chance)

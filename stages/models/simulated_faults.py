@@ -10,8 +10,26 @@ from typing import Final
 
 from pipeline.core.errors import DefinitionError, Problem
 
-#: Faults with a name of their own; all others are HTTP statuses.
-NAMED: Final = ("timeout", "disconnect", "html", "bad_json", "null_choices", "empty", "refusal", "filtered", "length")
+#: Faults with a name of their own; all others are HTTP statuses, with an error code of their own if one is written.
+NAMED: Final[Mapping[str, str]] = {
+    "timeout": "no answer, ever",
+    "disconnect": "the connection is closed before the answer begins",
+    "disconnect_mid": "the connection is closed in the middle of the answer",
+    "stall": "half of the answer, and then nothing more",
+    "slow_drip": "the answer trickles, a byte a second",
+    "html": "a page in place of JSON",
+    "bad_json": "JSON that is cut off",
+    "truncated_stream": "an answer that ends in the middle as if it were whole",
+    "plain_stream": "a plain answer to who asked for a stream",
+    "null_choices": "choices: null",
+    "empty_choices": "choices: []",
+    "inner_error": "an error of an upstream server inside a 200",
+    "missing_usage": "no count of tokens",
+    "empty": "an answer without a word",
+    "refusal": "the model refuses, in words",
+    "filtered": "a content filter takes the answer away",
+    "length": "the answer is cut at the token limit",
+}
 
 MESSAGES: Final[Mapping[int, tuple[str, str]]] = {
     400: ("invalid_request_error", "the simulated model does not take this request"),
@@ -21,6 +39,8 @@ MESSAGES: Final[Mapping[int, tuple[str, str]]] = {
     500: ("server_error", "the simulated model had an error"),
     503: ("overloaded", "the simulated model is overloaded"),
 }
+
+_STATUS = re.compile(r"([345][0-9]{2})(?::([A-Za-z0-9_.-]{1,64}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +73,18 @@ class Faults:
         return None
 
 
+def refusal_of(fault: str) -> tuple[int, str, str]:
+    """Return the status, the error code and the words of a fault that is a status."""
+    status, _, code = fault.partition(":")
+    known, message = MESSAGES.get(int(status), ("simulated", f"a simulated error {status}"))
+    return int(status), code or known, message
+
+
 def _fault(name: str) -> str:
-    if name in NAMED or (name.isdecimal() and 400 <= int(name) <= 599):
+    if name in NAMED or _STATUS.fullmatch(name):
         return name
-    raise DefinitionError(Problem(None, "errors", f"{name!r} is no fault", f"a status 400-599, or {', '.join(NAMED)}"))
+    known = f"a status 300-599, one with a code as 429:insufficient_quota, or {', '.join(NAMED)}"
+    raise DefinitionError(Problem(None, "errors", f"{name!r} is no fault", known))
 
 
 def _share(name: str, share: object) -> float:

@@ -1,97 +1,83 @@
-"""The server side of a simulated model, as an HTTP transport in the process."""
+"""A simulated server as an HTTP transport in the process: what the SDK sends goes no further than here."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from random import Random
-from typing import TYPE_CHECKING, cast
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import anyio
 import httpx2
 
-from stages.models.distribution import Distribution
-from stages.models.simulated_answer import Asked, completion
-from stages.models.simulated_faults import MESSAGES
+from stages.models.simulated_gate import Gate
+from stages.models.simulated_ledger import Ledger
+from stages.models.simulated_limits import ServerLimits
+from stages.models.simulated_service import Exchange, SimulatedServer
 
 if TYPE_CHECKING:
     from stages.models.simulated import SimulatedModel
 
-_JSON = {"content-type": "application/json"}
+__all__ = ["Ledger", "SimulatedTransport"]
 
 
-@dataclass(slots=True)
-class Ledger:
-    """What the server saw. Counts only grow but `in_flight`."""
-
-    started: int = 0
-    finished: int = 0  #: answered, with whatever status
-    cancelled: int = 0  #: given up by the client before there was an answer
-    in_flight: int = 0
-    peak: int = 0  #: most requests in flight at one time
-
-
-@dataclass(slots=True, eq=False)
 class SimulatedTransport(httpx2.AsyncBaseTransport):
-    """Answers chat completions. Chance is drawn from the seed and the call's identity header.
+    """Answers chat completions and responses of one simulated model.
 
-    Without the header, from the request's body and how often that body came before.
+    A connection that a fault breaks is the error that the HTTP library raises for it, before the head of the answer or
+    while its body is read. A body that is not sent at once comes piece by piece as it is read.
     """
 
-    definition: SimulatedModel
-    ledger: Ledger = field(default_factory=Ledger)
-    _seen: Counter[bytes] = field(default_factory=Counter[bytes])
+    def __init__(self, definition: SimulatedModel, gate: Gate | None = None) -> None:
+        limits = definition.limits if isinstance(definition.limits, ServerLimits) else ServerLimits()
+        self.server = SimulatedServer(definition, gate or Gate(limits))
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.server.ledger
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        ledger = self.ledger
-        ledger.started += 1
-        ledger.in_flight += 1
-        ledger.peak = max(ledger.peak, ledger.in_flight)
-        try:
-            response = await self._answer(request)
-        except anyio.get_cancelled_exc_class():
-            ledger.cancelled += 1
-            raise
-        else:
-            ledger.finished += 1
-            return response
-        finally:
-            ledger.in_flight -= 1
-
-    async def _answer(self, request: httpx2.Request) -> httpx2.Response:
         body = await request.aread()
-        asked = Asked.read(cast("Mapping[str, object]", json.loads(body)))
-        chance = Random(self._draw(request, body))
-        fault = self.definition.faults().drawn(asked.prompt, chance)
-        await anyio.sleep(cast("Distribution", self.definition.latency).draw(chance))
-        if fault == "timeout":
-            await anyio.sleep_forever()
-        if fault == "disconnect":
+        identity = request.headers.get("x-penstock-call", "")
+        exchange = self.server.receive(request.url.path, body, identity, anyio.current_time())
+        answer = exchange.answer
+        try:
+            await anyio.sleep(answer.latency)
+            if answer.status is None and answer.ending == "never":
+                await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            exchange.cancel()
+            raise
+        if answer.status is None:
+            exchange.drop()
             raise httpx2.RemoteProtocolError("the simulated server closed the connection", request=request)
-        if fault is not None and fault.isdecimal():
-            return _error(int(fault))
-        if fault == "html":
-            return httpx2.Response(200, headers={"content-type": "text/html"}, content=b"<!doctype html><p>simulated")
-        tokens = cast("Distribution | None", self.definition.tokens)
-        length = None if tokens is None else max(1, round(tokens.draw(chance)))
-        document = completion(asked, self.definition.model, fault, length, chance)
-        content = json.dumps(document, ensure_ascii=False).encode()
-        return httpx2.Response(200, headers=_JSON, content=content[:-9] if fault == "bad_json" else content)
-
-    def _draw(self, request: httpx2.Request, body: bytes) -> int:
-        identity = request.headers.get("x-penstock-call", "").encode()
-        if not identity:
-            digest = hashlib.sha256(body).digest()
-            identity = digest + str(self._seen[digest]).encode()
-            self._seen[digest] += 1
-        seeded = str(self.definition.seed).encode() + b"\x00" + identity
-        return int.from_bytes(hashlib.sha256(seeded).digest()[:8], "big")
+        if answer.at_once:
+            exchange.finish()
+            return httpx2.Response(answer.status, headers=answer.headers, content=b"".join(answer.pieces))
+        return httpx2.Response(answer.status, headers=answer.headers, stream=_Body(exchange))
 
 
-def _error(status: int) -> httpx2.Response:
-    code, message = MESSAGES.get(status, ("simulated", f"a simulated error {status}"))
-    error = {"error": {"message": message, "type": code, "code": code}}
-    return httpx2.Response(status, headers=_JSON, content=json.dumps(error).encode())
+class _Body(httpx2.AsyncByteStream):
+    """The pieces of an answer, each when it is time. No generator, which trio would want to be closed by hand."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._sent = 0
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        answer, number = self._exchange.answer, self._sent
+        if number < len(answer.pieces):
+            await anyio.sleep(answer.pause if number else 0.0)
+            self._sent += 1
+            return answer.pieces[number]
+        if answer.ending == "never":
+            await anyio.sleep_forever()
+        if answer.ending == "dropped":
+            self._exchange.drop()
+            raise httpx2.RemoteProtocolError("the simulated server closed the connection in the middle of its answer")
+        self._exchange.finish()
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self._exchange.cancel()
