@@ -122,7 +122,8 @@ def _hints(name: str, function: Callable[..., object]) -> Mapping[str, object]:
 def _problems(name: str, offered: Mapping[str, inspect.Parameter], hints: Mapping[str, object]) -> Iterator[Problem]:
     for given, parameter in offered.items():
         if parameter.kind in _KINDS:
-            yield Problem(None, "tools", f"{name!r}: {parameter} {_KINDS[parameter.kind]}", "name each parameter")
+            shown = str(parameter).partition(":")[0].partition("=")[0]
+            yield Problem(None, "tools", f"{name!r}: {shown} {_KINDS[parameter.kind]}", "name each parameter")
         elif given not in hints:
             text = f"{name!r}: parameter {given!r} has no type, so nothing can be told of it and nothing checked"
             yield Problem(None, "tools", text, f"annotate it, as {given}: str")

@@ -13,7 +13,7 @@ REPAIRS = 1
 
 
 def structured(call: Call, repairs: int = REPAIRS) -> Call:
-    """Return a call whose reply has `parsed` when the request has a schema; without one it is `call` itself.
+    """Return a call whose answer has `parsed` when the request has a schema; without one it is `call` itself.
 
     An answer that does not fit goes back to the model with the error, `repairs` times; each is a call of its own, with
     its own ordinal and its own attempts. Raises `CallError` of type `schema` when the last answer does not fit either,
@@ -28,6 +28,8 @@ def structured(call: Call, repairs: int = REPAIRS) -> Call:
         for left in range(repairs, -1, -1):
             reply = await call(request)
             attempts += reply.attempts
+            if reply.tool_calls:  # the answer comes later, when the tools have been called
+                return replace(reply, attempts=attempts)
             _whole(reply)
             try:
                 return replace(reply, parsed=schema.validate(reply.text), attempts=attempts)
