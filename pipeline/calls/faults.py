@@ -58,6 +58,7 @@ GATEWAY_WAITED = 10.0
 #: looked for before all others; any other trouble of TLS is a broken connection like another.
 _BY_CAUSE: Mapping[str, Fault] = {
     "SSLCertVerificationError": Fault("stop", "tls"),
+    "StaleConnection": Fault("retry", "disconnected"),
     "PoolTimeout": Fault("ambiguous", "pool_timeout"),
     "ConnectTimeout": Fault("retry", "connection"),
     "ConnectError": Fault("retry", "connection"),
@@ -108,7 +109,7 @@ def _of_code(status: int, code: str | None, error_type: str | None, message: str
         if word == "context_length_exceeded":
             return Fault("fail", "too_long")
         if word == "slow_down" and status in (429, 503):
-            return Fault("retry", "rate_limited")
+            return Fault("retry", "slow_down")
     if status == 429 and "request too large" in message.lower():  # no code tells it from "too many requests"
         return Fault("fail", "too_large")
     return None

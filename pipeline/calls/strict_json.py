@@ -7,13 +7,19 @@ which would hide a confused answer.
 from __future__ import annotations
 
 import json
-from typing import NoReturn
+from collections.abc import Mapping
+from typing import NoReturn, cast
 
 from pipeline.core.errors import PipelineError
 
 
 class JSONError(PipelineError):
     """A text is not one JSON value; says where and why."""
+
+
+def object_of(value: object) -> Mapping[str, object]:
+    """Return `value` if it is a JSON object, else an empty one."""
+    return cast("dict[str, object]", value) if isinstance(value, dict) else {}
 
 
 def read_json(text: str) -> object:

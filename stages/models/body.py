@@ -8,7 +8,8 @@ from typing import Final, Literal, TypeAlias, cast
 
 from pipeline.calls.call import Request
 from pipeline.calls.schema import Schema
-from pipeline.core.state import Message
+from pipeline.calls.tool import Tool
+from pipeline.core.state import Message, ToolCall
 
 TokenField: TypeAlias = Literal["max_completion_tokens", "max_tokens"]
 
@@ -19,7 +20,9 @@ SchemaMode: TypeAlias = Literal["json_schema", "json_object"]
 _TELL: Final = "Answer with one JSON value that fits this JSON Schema, and with nothing else:\n"
 
 
-def chat_body(request: Request, model: str, token_field: TokenField, schema_mode: SchemaMode) -> dict[str, object]:
+def chat_body(
+    request: Request, model: str, token_field: TokenField, schema_mode: SchemaMode, stream_usage: bool = True
+) -> dict[str, object]:
     """Return the body; what is not asked for is left out, and `extra_body` is laid over the rest last.
 
     Names of agents stay at home: several servers refuse a message with a field that they do not know.
@@ -36,12 +39,32 @@ def chat_body(request: Request, model: str, token_field: TokenField, schema_mode
     body.update({name: value for name, value in optional.items() if value is not None})
     if request.schema is not None:
         _ask_for_schema(body, request.schema, schema_mode)
+    if request.tools:
+        body["tools"] = [_tool(each) for each in request.tools]
+    if request.stream:
+        body["stream"] = True
+        if stream_usage:
+            body["stream_options"] = {"include_usage": True}
     body.update(asked.extra_body)
     return body
 
 
 def _message(message: Message) -> dict[str, object]:
+    if message.tool_calls:
+        calls = [_call(each) for each in message.tool_calls]
+        return {"role": message.role, "content": message.content or None, "tool_calls": calls}
+    if message.tool_call_id is not None:
+        return {"role": message.role, "content": message.content, "tool_call_id": message.tool_call_id}
     return {"role": message.role, "content": message.content}
+
+
+def _call(call: ToolCall) -> dict[str, object]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _tool(tool: Tool) -> dict[str, object]:
+    function = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
+    return {"type": "function", "function": function}
 
 
 def _ask_for_schema(body: dict[str, object], schema: Schema, mode: SchemaMode) -> None:
@@ -49,9 +72,14 @@ def _ask_for_schema(body: dict[str, object], schema: Schema, mode: SchemaMode) -
         wanted = {"name": schema.name, "strict": is_strict(schema.json_schema), "schema": dict(schema.json_schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": wanted}
         return
-    told = {"role": "system", "content": _TELL + json.dumps(schema.json_schema, ensure_ascii=False)}
+    told = {"role": "system", "content": told_schema(schema)}
     body["messages"] = [told, *cast("list[object]", body["messages"])]
     body["response_format"] = {"type": "json_object"}
+
+
+def told_schema(schema: Schema) -> str:
+    """Return the words that tell a model its schema, where the server does not hold it to one."""
+    return _TELL + json.dumps(schema.json_schema, ensure_ascii=False)
 
 
 def is_strict(json_schema: object) -> bool:

@@ -1,25 +1,28 @@
-"""Asks a chat-completions endpoint once: the innermost call, which makes a reply or a `CallError` of the answer."""
+"""Asks a model's server once: the innermost call, which makes a reply or a `CallError` of whatever comes back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, cast
 
 import anyio
 
 from pipeline.calls.call import Reply, Request
-from pipeline.calls.envelope import Answer, read_answer, read_body
+from pipeline.calls.envelope import read_body
 from pipeline.calls.errors import CallError
 from pipeline.core.usage import Cost, Usage
-from stages.models.body import chat_body
-from stages.models.refusals import REQUEST_ID, Refusals
+from stages.models.refusals import Refusals
+from stages.models.replies import Replies
+from stages.models.wires import Wire, wire_of
 
 if TYPE_CHECKING:
     import httpx2
     import openai
 
     from stages.models.openai import OpenAIModel
+
+_STREAM: Final[Mapping[str, str]] = {"Accept": "text/event-stream"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +34,36 @@ class ChatProvider:
     refusals: Refusals
     price_of: Callable[[Usage], Cost]
     headers_of: Callable[[Request], Mapping[str, str]]
+    wire: Wire = field(init=False)
+    replies: Replies = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "wire", wire_of(self.definition))
+        object.__setattr__(self, "replies", Replies(self.definition, self.refusals, self.price_of))
 
     async def ask(self, request: Request) -> Reply:
+        response = await self._sent(request)
+        if not request.stream:
+            return self._reply(response, request)
+        from stages.models.stream_reader import StreamReader
+
+        return await StreamReader(self.wire, self.replies, self.refusals).read(response, request)
+
+    async def _sent(self, request: Request) -> httpx2.Response:
+        """Send the request and return its 200. Raises `CallError` for everything else."""
         import httpx2
         import openai
 
         from stages.models.transport import TransportRefusal
 
-        body = chat_body(request, self.definition.model, self.definition.token_field, self.definition.schema_mode)
-        headers, started = self.headers_of(request), anyio.current_time()
+        body, headers, started = self.wire.body(request), self.headers_of(request), anyio.current_time()
         try:
-            response = await self.client.post(
-                "/chat/completions", body=body, cast_to=httpx2.Response, options={"headers": dict(headers)}
-            )
+            if request.stream:
+                response = await self._opened(body, headers)
+            else:
+                response = await self.client.post(
+                    self.wire.path, body=body, cast_to=httpx2.Response, options={"headers": dict(headers)}
+                )
         except openai.APIStatusError as error:
             raise self._refused(error.response, anyio.current_time() - started) from None
         except openai.APIConnectionError as error:
@@ -52,25 +72,31 @@ class ChatProvider:
             raise self.refusals.of_cause(error) from None
         if response.status_code != 200:
             raise self._refused(response, anyio.current_time() - started)
-        return self._reply(response, request)
+        return response
+
+    async def _opened(self, body: Mapping[str, object], headers: Mapping[str, str]) -> httpx2.Response:
+        """Send the request and return the answer while it still comes; one that is no stream has been read."""
+        import httpx2
+        import openai
+
+        response: object = await self.client.post(
+            self.wire.path,
+            body=body,
+            cast_to=httpx2.Response,
+            options={"headers": {**headers, **_STREAM}},
+            stream=True,
+            stream_cls=openai.AsyncStream[object],  # not used: what is cast to a response is returned as it is
+        )
+        return cast("httpx2.Response", response)
 
     def _reply(self, response: httpx2.Response, request: Request) -> Reply:
+        headers = headers_of_response(response)
         try:
-            answer = read_answer(read_body(response.content))
+            answer = self.wire.read(read_body(response.content), request)
         except CallError as error:
-            error.cost = self.price_of(error.usage) if error.usage.output_tokens else None
-            self.refusals.complete(error, headers_of_response(response))
+            self.replies.failed(error, headers)
             raise
-        usage = answer.usage or _estimate(request, answer)
-        return Reply(
-            text=answer.text,
-            usage=usage,
-            cost=self.price_of(usage),
-            finish_reason=answer.finish_reason,
-            model=answer.model,
-            request_id=response.headers.get(REQUEST_ID),
-            headers=headers_of_response(response),
-        )
+        return self.replies.of(answer, request, headers)
 
     def _refused(self, response: httpx2.Response, waited: float) -> CallError:
         return self.refusals.of_status(response.status_code, headers_of_response(response), response.content, waited)
@@ -78,9 +104,3 @@ class ChatProvider:
 
 def headers_of_response(response: httpx2.Response) -> Mapping[str, str]:
     return {name.lower(): value for name, value in response.headers.items()}
-
-
-def _estimate(request: Request, answer: Answer) -> Usage:
-    """Four characters are about a token; said to be an estimate wherever it goes."""
-    asked = sum(len(each.content) for each in request.messages)
-    return Usage(-(-asked // 4), -(-len(answer.text) // 4), requests=1, estimated=True)

@@ -1,4 +1,4 @@
-"""A model behind the OpenAI-compatible chat-completions protocol, asked through the OpenAI SDK.
+"""A model behind the OpenAI-compatible protocol, asked through the OpenAI SDK: chat completions, or responses.
 
 The SDK builds and sends requests; everything that decides stays here: retries, redirects and the environment are
 switched off, and its typed models are passed by, because they accept what no answer should be. The SDK is imported when
@@ -14,12 +14,19 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from pipeline.calls.errors import ModelError
+from pipeline.calls.prices import ListPrice
+from pipeline.calls.pricing import SIMULATED, Given, Tariff
+from pipeline.core.budget import Budget
+from pipeline.core.errors import DefinitionError, Problem
 from pipeline.core.limits import Limits
 from stages.models.body import SchemaMode, TokenField
 from stages.models.calling import Calling
 from stages.models.checks import mapping, texts
 from stages.models.endpoint import Endpoint
 from stages.models.opening import OpenChat, open_alone, open_chat
+from stages.models.paying import against_budget
+from stages.models.responses import MISSING
+from stages.models.wires import Api
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +46,10 @@ class OpenAIModel(Calling):
     headers: Mapping[str, str] = field(default_factory=dict[str, str], hash=False, repr=False)
     token_field: TokenField = "max_tokens"
     schema_mode: SchemaMode = "json_schema"
+    api: Api = "chat"  #: what it is asked through; there is no way from one to the other at run time
+    apis: tuple[Api, ...] = ("chat", "responses")  #: those that its server has
+    stream_usage: bool = True  #: ask a stream to count its tokens; off for servers that refuse to be asked
+    finish_optional: bool = False  #: its server may leave out why an answer ends, so that a cut one looks like a whole
     price_provider: str | None = None  #: the provider's name in the price list
 
     def __post_init__(self) -> None:
@@ -47,7 +58,19 @@ class OpenAIModel(Calling):
         texts(**{f"headers.{name}": value for name, value in headers.items()})
         object.__setattr__(self, "headers", MappingProxyType(dict(headers)))
         self.check()
+        self._check_api()
         Endpoint.of(self.base_url, keyed=self.api_key_env is not None)
+
+    def _check_api(self) -> None:
+        if self.api not in ("chat", "responses"):
+            raise DefinitionError(Problem(None, "api", f"is {self.api!r}", "chat or responses"))
+        if self.api not in self.apis:
+            said = f"{self.provider} has no such API as far as is known"
+            raise DefinitionError(Problem(None, "api", said, f"leave it out for {self.apis[0]}"))
+        missing = [name for name in MISSING if getattr(self.parameters, name)]
+        if self.api == "responses" and missing:
+            text = f"the Responses API has no {' and no '.join(missing)}"
+            raise DefinitionError(Problem(None, missing[0], text, "leave it out, or set api: chat"))
 
     @property
     def name(self) -> str:
@@ -63,6 +86,16 @@ class OpenAIModel(Calling):
 
         host = Endpoint.of(self.base_url, keyed=False).host
         return open_chat(self, self._key(), lambda: PooledTransport(host), limits)
+
+    def tariff(self) -> Tariff:
+        """What it costs: its own prices, or those of the installed list."""
+        if self.price is not None:
+            return Given.of(self.price)
+        return SIMULATED if self.provider == "sim" else ListPrice(self.model, self.price_provider)
+
+    def against_budget(self, budget: Budget, parameters: Mapping[str, object] | None) -> list[Problem]:
+        """Satisfies `pipeline.core.budget.Payable`."""
+        return against_budget(self, budget, parameters)
 
     def _key(self) -> str | None:
         if self.api_key_env is None:

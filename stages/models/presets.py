@@ -32,6 +32,9 @@ class Preset:
     token_field: TokenField = "max_tokens"
     schema_mode: SchemaMode = "json_schema"
     prices: str | None = None
+    responses: bool = False  #: it has the Responses API too
+    stream_usage: bool = True
+    finish_optional: bool = False
 
 
 PRESETS: Final[Mapping[str, Preset]] = {
@@ -41,6 +44,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
         ("api.openai.com",),
         token_field="max_completion_tokens",
         prices="openai",
+        responses=True,
     ),
     "azure": Preset(
         None,
@@ -48,6 +52,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
         (".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com"),
         token_field="max_completion_tokens",
         prices="azure",
+        responses=True,
     ),
     # For trying things out, as its own documentation says: fields it does not know are ignored, schemas among them.
     "anthropic": Preset(
@@ -69,9 +74,14 @@ PRESETS: Final[Mapping[str, Preset]] = {
         ("api.groq.com",),
         token_field="max_completion_tokens",
         prices="groq",
+        responses=True,
     ),
-    "openrouter": Preset("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", ("openrouter.ai",), prices="openrouter"),
-    "mistral": Preset("https://api.mistral.ai/v1", "MISTRAL_API_KEY", ("api.mistral.ai",), prices="mistral"),
+    "openrouter": Preset(
+        "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", ("openrouter.ai",), prices="openrouter", responses=True
+    ),
+    "mistral": Preset(
+        "https://api.mistral.ai/v1", "MISTRAL_API_KEY", ("api.mistral.ai",), prices="mistral", stream_usage=False
+    ),
     "together": Preset("https://api.together.ai/v1", "TOGETHER_API_KEY", ("api.together.ai",), prices="together"),
     "fireworks": Preset(
         "https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY", ("api.fireworks.ai",), prices="fireworks"
@@ -89,15 +99,22 @@ PRESETS: Final[Mapping[str, Preset]] = {
         ("api.moonshot.ai",),
         schema_mode="json_object",
         prices="moonshotai",
+        responses=True,
     ),
-    "ollama": Preset("http://localhost:11434/v1", None),
-    "vllm": Preset("http://localhost:8000/v1", "VLLM_API_KEY", ("localhost", "127.0.0.1"), key_optional=True),
-    "lmstudio": Preset("http://localhost:1234/v1", None),
-    "llamacpp": Preset("http://localhost:8080/v1", None),
+    "ollama": Preset("http://localhost:11434/v1", None, responses=True, finish_optional=True),
+    "vllm": Preset(
+        "http://localhost:8000/v1",
+        "VLLM_API_KEY",
+        ("localhost", "127.0.0.1"),
+        key_optional=True,
+        responses=True,
+    ),
+    "lmstudio": Preset("http://localhost:1234/v1", None, responses=True),
+    "llamacpp": Preset("http://localhost:8080/v1", None, responses=True),
 }
 
 #: Options of the definitions that are the preset's to say, not the user's.
-_FIXED: Final = ("provider", "model", "price_provider", "api_key_optional", "parameters")
+_FIXED: Final = ("provider", "model", "price_provider", "api_key_optional", "apis", "parameters")
 
 
 def as_model(model: ModelLike) -> Resource[OpenModel]:
@@ -150,6 +167,9 @@ def _with_preset(
         "token_field": preset.token_field,
         "schema_mode": preset.schema_mode,
         "price_provider": preset.prices,
+        "apis": ("chat", "responses") if preset.responses else ("chat",),
+        "stream_usage": preset.stream_usage,
+        "finish_optional": preset.finish_optional,
     }
     return fixed, options
 

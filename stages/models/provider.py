@@ -28,6 +28,7 @@ _COMMON: Final[Mapping[str, Field]] = {
     "max_concurrency": Field("count", help="attempts in flight over all stages"),
     "timeout": Field("duration", help="of one attempt; none waits without end"),
     "attempts": Field("count", help="tries of one call, the first included"),
+    "price": Field("mapping", help="US dollars a million tokens: input, output, cached_input"),
     **PARAMETERS,
 }
 

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from pipeline.calls.envelope import read_error, whole_text
 from pipeline.calls.errors import CallError, redacted
 from pipeline.calls.faults import Fault, fault_of_cause, fault_of_status
+from pipeline.calls.rate_headers import rates_announced
 from pipeline.calls.retry_after import retry_after
+from pipeline.calls.server_errors import read_error, whole_text
 
 REQUEST_ID = "x-request-id"
 
@@ -38,7 +39,7 @@ class Refusals:
             type=fault.type,
             http_status=status,
             request_id=headers.get(REQUEST_ID),
-            retry_after=retry_after(headers, datetime.now(UTC)),
+            retry_after=_wait(status, headers),
             headers=headers,
         )
 
@@ -51,8 +52,9 @@ class Refusals:
 
     def complete(self, error: CallError, headers: Mapping[str, str]) -> None:
         """Put the model's name and the request's id into an error of the envelope."""
-        error.message = f"{self.model}: {redacted(error.message, self.key, limit=500)}"
-        error.args = (error.message,)
+        if not error.message.startswith(f"{self.model}: "):
+            error.message = f"{self.model}: {redacted(error.message, self.key, limit=500)}"
+            error.args = (error.message,)
         error.request_id = headers.get(REQUEST_ID)
         error.headers = headers
 
@@ -72,6 +74,17 @@ class Refusals:
             case _:
                 return said or "no reason given"
         return f"{words}: {said}" if said else words
+
+
+def _wait(status: int, headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that a server asks to wait; of a refused rate, until what is used up is whole again, unless it
+    says a time itself."""
+    now = datetime.now(UTC)
+    asked = retry_after(headers, now)
+    if asked is not None or status != 429:
+        return asked
+    spent = [each for each in rates_announced(headers, now).values() if not each.remaining]
+    return max((each.reset for each in spent if each.reset), default=None)
 
 
 def _reason(error: BaseException) -> str:

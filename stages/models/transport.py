@@ -14,6 +14,8 @@ from typing import Final
 import anyio
 import httpx2
 
+from stages.models.streaming import is_stream, open_response, wants_stream
+
 POOL: Final = 32  #: requests in flight of one pool
 MAX_ANSWER: Final = 16 * 1024 * 1024  #: bytes of one answer, after decoding
 
@@ -43,6 +45,9 @@ class _Pool:
     transport: httpx2.AsyncHTTPTransport
     busy: int = 0  #: requests in flight; changed without an await in between, so no lock
 
+    def leave(self) -> None:
+        self.busy -= 1
+
 
 @dataclass(slots=True, eq=False)
 class PooledTransport(httpx2.AsyncBaseTransport):
@@ -58,14 +63,19 @@ class PooledTransport(httpx2.AsyncBaseTransport):
             raise ForeignHost(f"a request to {request.url.host!r} on a connection for {self.host!r}")
         pool = self._pool_with_room()
         pool.busy += 1
+        handed_on = False
         try:
             response = await pool.transport.handle_async_request(request)
+            if wants_stream(request) and is_stream(response.status_code, response.headers):
+                handed_on = True
+                return open_response(response, pool.leave)
             try:
                 return await self._whole(response)
             finally:
                 await response.aclose()
         finally:
-            pool.busy -= 1
+            if not handed_on:
+                pool.leave()
 
     async def aclose(self) -> None:
         while self._pools:

@@ -30,7 +30,7 @@ from pipeline.calls.faults import Fault, fault_of_cause, fault_of_status
         (429, "rate_limit_exceeded", Fault("retry", "rate_limited")),
         (429, "insufficient_quota", Fault("stop", "no_money")),
         (429, "billing_hard_limit_reached", Fault("stop", "no_money")),
-        (503, "slow_down", Fault("retry", "rate_limited")),
+        (503, "slow_down", Fault("retry", "slow_down")),
         (500, None, Fault("retry", "server_error")),
         (502, None, Fault("retry", "server_error")),
         (503, None, Fault("retry", "overloaded")),

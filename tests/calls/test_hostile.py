@@ -10,11 +10,13 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.calls.envelope import read_answer, read_body, read_error, read_usage
+from pipeline.calls.counts import read_usage
+from pipeline.calls.envelope import read_answer, read_body
 from pipeline.calls.errors import CallError, redacted
 from pipeline.calls.faults import fault_of_status
 from pipeline.calls.retry_after import retry_after
 from pipeline.calls.schema import Schema
+from pipeline.calls.server_errors import read_error
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

@@ -1,0 +1,82 @@
+"""What makes something that was said an answer, whichever API it came through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from pipeline.calls.errors import CallError, FaultClass
+from pipeline.calls.server_errors import whole_text
+from pipeline.core.state import ToolCall
+from pipeline.core.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What may be in an answer to this request, from this server."""
+
+    tools: bool = False  #: tools were offered
+    finish_optional: bool = False  #: this server may leave out why it finished
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a model said, as far as its types are right; whether that is an answer is not decided yet."""
+
+    content: str | None
+    refusal: str | None = None
+    calls: tuple[ToolCall, ...] = ()
+    finish: str | None = None  #: stop, length, content_filter, tool_calls
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The parts of one answer that count."""
+
+    text: str
+    finish_reason: str | None  #: stop, length, refusal, tool_calls; None where the server may leave it out
+    model: str | None
+    usage: Usage | None  #: None when the server counted nothing, or nothing believable
+    tool_calls: tuple[ToolCall, ...] = ()
+    counts: object = None  #: what the server gave as its count
+
+
+NO_TERMS: Final = Terms()
+
+
+def judged(said: Said, usage: Usage | None, terms: Terms) -> tuple[str, str | None]:
+    """Return text and finish reason of an answer; raise `CallError` when it is none. Numbered as it is decided."""
+    if said.finish == "content_filter":  # 1. the provider took the answer away
+        raise wrong("the provider's content filter withheld the answer", "filtered")
+    if said.finish is None and not terms.finish_optional:  # 2. it may go on, for all that is known
+        text = "the answer does not say why it ends, so it may be cut off; a server that never says: finish_optional"
+        raise wrong(text, "unfinished", "ambiguous")
+    if said.refusal and not said.content:  # 3. the model said no, in words
+        return whole_text(said.refusal), "refusal"
+    if said.finish == "tool_calls" and not terms.tools:  # 4. nothing to call was offered
+        raise wrong("the model called a tool where none was offered", "bad_envelope")
+    if said.finish == "tool_calls" and not said.calls:  # 5. a call without a call
+        raise wrong("the answer ends with tool calls and has none", "bad_envelope")
+    if said.calls and terms.tools:  # 6. the model wants a tool called; several servers say "stop" with it
+        if said.finish == "length":
+            raise wrong("the answer was cut at the token limit in a tool call; raise max_output_tokens", "truncated")
+        return whole_text(said.content or ""), "tool_calls"
+    if not said.content or not said.content.strip():  # 7. nothing was said
+        raise _silent(said.finish, usage)
+    return whole_text(said.content), said.finish
+
+
+def wrong(message: str, type: str, fault: FaultClass = "fail") -> CallError:
+    """An answer under a 200 that is none."""
+    return CallError(message, fault=fault, type=type, http_status=200)
+
+
+def kind(value: object) -> str:
+    """Name the type of a JSON value, for people."""
+    return "missing or null" if value is None else f"a {type(value).__name__}"
+
+
+def _silent(finish: str | None, usage: Usage | None) -> CallError:
+    if finish == "length" or (usage and usage.reasoning_tokens and usage.reasoning_tokens == usage.output_tokens):
+        return wrong("the model used all its tokens before it wrote anything; raise max_output_tokens", "no_output")
+    return wrong("the answer is empty", "empty", "ambiguous")

@@ -1,0 +1,89 @@
+"""Server-sent events out of bytes, as the standard says and no further: pure, so that it can be cut at every byte."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+from pipeline.calls.answer import wrong
+from pipeline.calls.errors import CallError
+
+_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+class SentEvent(NamedTuple):
+    """One event: its name, empty if it has none, and its data."""
+
+    name: str
+    data: str
+
+
+class Decoder:
+    """Makes events of the bytes of one stream, in whatever parts they come.
+
+    Lines end with CRLF, LF or CR and nothing else: U+2028 is a character like another. Comments and unknown fields are
+    passed over. What can change: the half line and the half event that came last. Raises `CallError`: `broken_stream`
+    for bytes that are no UTF-8, `too_big` for a stream longer than `limit` bytes.
+    """
+
+    __slots__ = ("_after_cr", "_data", "_head", "_left", "_limit", "_name", "_started")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = self._left = limit
+        self._head: list[bytes] = []  #: the parts of a line that has not ended
+        self._after_cr = False  #: a LF that comes now belongs to the CR before it
+        self._started = False
+        self._name = ""
+        self._data: list[str] = []
+
+    def feed(self, part: bytes) -> list[SentEvent]:
+        """Return the events that are whole now."""
+        self._left -= len(part)
+        if self._left < 0:
+            raise CallError(
+                f"the answer is longer than {self._limit:,} bytes", fault="fail", type="too_big", http_status=200
+            )
+        if not part:
+            return []
+        if self._after_cr and part.startswith(b"\n"):
+            part = part[1:]
+        self._after_cr = part.endswith(b"\r") if part else False
+        lines = _LINE_END.split(part)
+        self._head.append(lines[0])
+        if len(lines) == 1:
+            return []
+        lines[0], self._head = b"".join(self._head), [lines[-1]]
+        return [event for line in lines[:-1] if (event := self._line(line)) is not None]
+
+    def end(self) -> str | None:
+        """Return the data of an event that was begun and never ended; None when the stream ended between events."""
+        rest = b"".join(self._head)
+        if rest:
+            self._line(rest)
+        if rest or self._data:
+            return "\n".join(self._data)
+        return None
+
+    def _line(self, line: bytes) -> SentEvent | None:
+        if not self._started:
+            self._started = True
+            line = line.removeprefix(_BOM)
+        if not line:
+            return self._dispatched()
+        if line.startswith(b":"):
+            return None
+        try:
+            name, _, value = line.decode().partition(":")
+        except UnicodeDecodeError as error:
+            raise wrong(f"the stream is no UTF-8: {error.reason}", "broken_stream", "ambiguous") from error
+        if name == "data":
+            self._data.append(value.removeprefix(" "))
+        elif name == "event":
+            self._name = value.removeprefix(" ")
+        return None
+
+    def _dispatched(self) -> SentEvent | None:
+        name, data = self._name, self._data
+        self._name, self._data = "", []
+        return SentEvent(name, "\n".join(data)) if data else None

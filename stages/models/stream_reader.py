@@ -1,0 +1,97 @@
+"""Reads one streamed answer to its end, tells each piece of text, and makes of the whole what a plain answer makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, cast
+
+import anyio
+import httpx2
+
+from pipeline.calls.call import Reply, Request
+from pipeline.calls.envelope import read_body
+from pipeline.calls.errors import CallError
+from pipeline.calls.sse import Decoder, SentEvent
+from pipeline.calls.streamed import Pieces
+from pipeline.core.events import TextStreamed
+from stages.models.refusals import Refusals
+from stages.models.replies import Replies
+from stages.models.streaming import is_stream
+from stages.models.transport import MAX_ANSWER, TransportRefusal
+from stages.models.wires import Wire
+
+#: seconds that a server may take to end its stream after it said that the answer is whole; a connection that ends
+#: by itself can be used again
+GRACE: Final = 0.5
+
+_FIELDS: Final = (b"data:", b"event:", b"id:", b": ")
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReader:
+    """Reads the stream of one request."""
+
+    wire: Wire
+    replies: Replies
+    refusals: Refusals
+
+    async def read(self, response: httpx2.Response, request: Request) -> Reply:
+        """Return the reply, and close the response whatever happens. Raises `CallError`."""
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        pieces = self.wire.pieces()
+        try:
+            rest = await self._fed(response, pieces, request)
+            document = read_body(rest) if isinstance(rest, bytes) else pieces.whole(rest)
+            answer = self.wire.read(document, request)
+            if isinstance(rest, bytes):
+                _tell(answer.text, request)
+        except CallError as error:
+            self.replies.failed(error, headers)
+            if pieces.begun:
+                self.replies.broken(error, request, pieces.text)
+            raise
+        finally:
+            await response.aclose()
+        return self.replies.of(answer, request, headers)
+
+    async def _fed(self, response: httpx2.Response, pieces: Pieces, request: Request) -> bytes | str | None:
+        """Feed a stream to `pieces` and return the half event at its end; return the body of what is no stream."""
+        decoder = Decoder(MAX_ANSWER)
+        if not is_stream(response.status_code, response.headers):
+            body = await response.aread()
+            if not body.lstrip().startswith(_FIELDS):  # some servers do not say that it is one
+                return body
+            _take(decoder.feed(body), pieces, request)
+            return None if pieces.over else decoder.end()
+        failure: CallError | None = None
+        # Leaving the loop early would leave the generators below it half read; cancelled, they unwind from the inside.
+        with anyio.CancelScope() as scope:
+            try:
+                async for part in cast("httpx2.AsyncByteStream", response.stream):
+                    if failure is not None or pieces.over:
+                        continue
+                    try:
+                        _take(decoder.feed(part), pieces, request)
+                    except CallError as error:
+                        failure = error
+                        scope.cancel()
+                    if pieces.over:
+                        scope.deadline = anyio.current_time() + GRACE
+            except (httpx2.TransportError, TransportRefusal) as error:
+                if not pieces.over:
+                    raise self.refusals.of_cause(error) from None
+        if failure is not None:
+            raise failure
+        return None if pieces.over else decoder.end()
+
+
+def _take(events: Iterable[SentEvent], pieces: Pieces, request: Request) -> None:
+    for event in events:
+        _tell(pieces.take(event), request)
+
+
+def _tell(text: str, request: Request) -> None:
+    if text and request.visit.listening:
+        who = request.identity
+        request.visit.emit(TextStreamed(who.item_id, who.path, who.ordinal, request.attempt, text))
