@@ -14,6 +14,7 @@ from pipeline.calls.call import Judgement
 from pipeline.calls.parameters import PARAMETERS, Parameters
 from pipeline.calls.schema import Schema, SchemaLike
 from pipeline.core.agent import AGENT_CONCURRENCY, AgentStage, is_agent, stage_of_agent
+from pipeline.core.budget import Budget, Payable
 from pipeline.core.decisions import read_template
 from pipeline.core.errors import DefinitionError, Problem
 from pipeline.core.names import Fields, fields_of, suggestion
@@ -53,6 +54,11 @@ class ModelAgent:
 
     def templates(self) -> Mapping[str, Reads]:
         return {"system": self.system} if self.system is not None else {}
+
+    def against_budget(self, budget: Budget) -> Sequence[Problem]:
+        """Satisfies `pipeline.core.budget.Payer`."""
+        model: object = self.model
+        return model.against_budget(budget, self.parameters) if isinstance(model, Payable) else ()
 
     def fields(self) -> Fields | None:
         """What is known of the answer's fields; a plain text has none."""

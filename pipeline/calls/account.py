@@ -8,7 +8,13 @@ import anyio
 
 from pipeline.calls.call import Call, Reply, Request
 from pipeline.calls.errors import CallError
-from pipeline.core.usage import Usage
+from pipeline.core.usage import Cost, Usage
+
+_ONE = Usage(requests=1)
+_NOTHING = Cost(0.0, "")
+
+#: a gateway that gave up; what is behind it may have answered
+_GATEWAY = frozenset({502, 504, 524})
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +22,8 @@ class Account:
     """Charges the visit for each attempt: what the server counted, or one request when it counted nothing.
 
     Asks `visit.admit_call()` first, so `CallsClosed` leaves without a charge. An attempt that is cancelled was sent,
-    and may be paid, so it counts as a request.
+    and may be paid, so it counts as a request. What was put aside for the attempt is booked: what it did cost; nothing
+    when it was refused before a model had it; and all of it when nobody can say.
     """
 
     def __call__(self, call: Call, /) -> Call:
@@ -26,11 +33,37 @@ class Account:
                 reply = await call(request)
             except CallError as error:
                 request.visit.charge(error.usage, error.cost)
+                _book_failure(request, error)
                 raise
             except anyio.get_cancelled_exc_class():
-                request.visit.charge(Usage(requests=1), None)
+                request.visit.charge(_ONE, None)
+                _book(request, _ONE, None, known=False)
+                raise
+            except BaseException:
+                _book(request, _ONE, None, known=False)
                 raise
             request.visit.charge(reply.usage, reply.cost)
+            _book(request, reply.usage, reply.cost, known=True)
             return reply
 
         return accounted
+
+
+def unpaid(error: CallError) -> bool:
+    """Say whether an attempt surely cost nothing: no connection was made, or the server refused the request."""
+    if error.fault in ("retry", "stop", "park"):
+        return True
+    return error.fault == "fail" and error.http_status is not None and error.http_status not in _GATEWAY
+
+
+def _book_failure(request: Request, error: CallError) -> None:
+    counted = error.usage.input_tokens or error.usage.output_tokens
+    if not counted and unpaid(error):
+        _book(request, _ONE, _NOTHING, known=True)
+    else:
+        _book(request, error.usage, error.cost, known=bool(counted))
+
+
+def _book(request: Request, usage: Usage, cost: Cost | None, *, known: bool) -> None:
+    if request.reservation is not None:
+        request.reservation.book(usage, cost, known=known)

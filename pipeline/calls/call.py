@@ -34,6 +34,36 @@ class CallIdentity:
         return hashlib.sha256("\x00".join(str(part) for part in parts).encode()).digest()
 
 
+@dataclass(slots=True, eq=False)
+class Tries:
+    """Numbers the physical tries of one call, over its retries, its second legs and the models it falls back to."""
+
+    made: int = 0
+    probes: int = 0  #: those of them that asked an endpoint that was down whether it is back
+
+    def next(self) -> int:
+        """Return the number of one more try."""
+        self.made += 1
+        return self.made
+
+    def give_back(self) -> None:
+        """The last number was of a try that was not made."""
+        self.made -= 1
+
+
+class Leg(Protocol):
+    """One of two attempts that race, as the policies inside the race see it."""
+
+    @property
+    def second(self) -> bool:
+        """Whether the other one was there before it; such a one need not wait for anything."""
+        ...
+
+    def sent(self) -> None:
+        """It has waited for everything that it had to wait for, and goes out now."""
+        ...
+
+
 #: What an answer that is not whole becomes: a reply with its flag, or a failure of the item.
 Judgement: TypeAlias = Literal["accept", "fail"]
 
@@ -54,6 +84,9 @@ class Request:
     on_truncated: Judgement = "accept"  #: what an answer that was cut at its token limit becomes
     on_refused: Judgement = "accept"  #: what a refusal in words becomes
     reservation: Reservation | None = None  #: what was put aside for it from the visit's purses
+    asked: Mapping[str, object] = field(default_factory=dict[str, object])  #: parameters, less the model's own defaults
+    tries: Tries | None = None  #: what `attempt` is counted by; None until somebody counts
+    leg: Leg | None = None  #: which of two attempts that race this is
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +109,10 @@ class Reply:
 
 
 class Reservation(Protocol):
-    """Money that was put aside for one call, see `pipeline.core.budget`."""
-
-    async def cover(self, request: Request) -> None:
-        """Have enough put aside for one more attempt; waits as the first reservation did."""
-        ...
+    """What was put aside for one attempt, see `pipeline.calls.budget`."""
 
     def book(self, usage: Usage, cost: Cost | None, *, known: bool) -> None:
-        """Take what an attempt did cost out of what was put aside; what is not known may have cost all of it."""
+        """Spend what the attempt did cost; what is not known may have cost all that was put aside."""
         ...
 
 

@@ -18,12 +18,12 @@ class Stack:
 
     observe: Policy | None = None
     cache: Policy | None = None
-    budget: Policy | None = None
     deadline: Policy | None = field(default_factory=Deadline)
     fallback: Policy | None = None
     retry: Policy | None = field(default_factory=Retry)
     hedge: Policy | None = None
     breaker: Policy | None = None
+    budget: Policy | None = None
     limit: Policy | None = None
     quota: Policy | None = None
     account: Policy | None = field(default_factory=Account)

@@ -15,6 +15,9 @@ from typing import Protocol, Self, TypeVar, cast, runtime_checkable
 
 import anyio
 
+from pipeline.core.budget import Budget
+from pipeline.core.purse import Purse
+
 T = TypeVar("T")
 
 
@@ -37,7 +40,9 @@ class Limits:
     What can change: the things that it holds, and their own counts. Nothing is ever taken out before the end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget | None = None) -> None:
+        """`budget` is what all runs may spend that are given these limits, beside what each may by itself."""
+        self.purse = None if budget is None else Purse(budget)
         self._kept: dict[Hashable, object] = {}
         self._opening = anyio.Lock()
         self._stack = AsyncExitStack()

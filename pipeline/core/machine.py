@@ -15,7 +15,6 @@ import anyio
 from anyio import BrokenResourceError, CancelScope, ClosedResourceError, create_task_group
 
 from pipeline.core.admission import Settling, Window
-from pipeline.core.budget import Purse
 from pipeline.core.deadlines import Deadlines
 from pipeline.core.errors import Failure, InvariantError, PipelineError, RunStopped
 from pipeline.core.events import Event, Listener
@@ -23,6 +22,7 @@ from pipeline.core.item import Outcome
 from pipeline.core.iteration import Pulls
 from pipeline.core.limits import Limits
 from pipeline.core.ports import Resource, SharesLimits
+from pipeline.core.purse import Purse
 from pipeline.core.record import Status
 from pipeline.core.results import Results
 from pipeline.core.root import Root, first_item
@@ -60,7 +60,8 @@ class Machine:
         self.pipeline = pipeline
         self.own_limits = limits is None
         self.limits = limits if limits is not None else Limits()
-        self.purses: tuple[Purse, ...] = () if pipeline.budget is None else (Purse(pipeline.budget),)
+        own = None if pipeline.budget is None else Purse(pipeline.budget)
+        self.purses = tuple(purse for purse in (own, self.limits.purse) if purse is not None)
         self.listening = listener is not None
         self._listener = listener
         self.listener_errors = 0

@@ -19,12 +19,13 @@ import anyio
 import anyio.lowlevel
 from anyio import create_task_group
 
-from pipeline.core.budget import Budget
+from pipeline.core.budget import Budget, budget_problems
 from pipeline.core.errors import DefinitionError, Failure, ItemError, Problem
 from pipeline.core.events import Listener
 from pipeline.core.feeder import SourceLike, feed
 from pipeline.core.limits import Limits
 from pipeline.core.machine import Machine
+from pipeline.core.payers import unpayable
 from pipeline.core.ports import Resource, Sink
 from pipeline.core.record import Record
 from pipeline.core.run import Run
@@ -58,6 +59,8 @@ class Pipeline:
     def __post_init__(self) -> None:
         object.__setattr__(self, "stage", as_stage(self.stage))
         found = (*self._option_problems(), *problems(self.stage, self.variables))
+        if not found and self.budget is not None:
+            found = unpayable(self.stage, self.budget)
         if not found:
             found = stalls(self.stage, self.max_in_flight, self.ordered)
         if found:
@@ -189,6 +192,7 @@ class Pipeline:
                 continue
             if type(value) is not int or value < least:
                 found.append(Problem(None, option, f"must be a whole number of at least {least}, got {value!r}"))
+        found += budget_problems(self.budget)
         found += policy_problems(None, self.on_error)
         for option in ("item_timeout", "watchdog", "stall_timeout"):
             seconds = getattr(self, option)

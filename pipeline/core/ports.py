@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Protocol, TypeVar, runtime_checkable
 
-from pipeline.core.budget import Purse
 from pipeline.core.events import Event
 from pipeline.core.limits import Limits
+from pipeline.core.purse import Purse
 from pipeline.core.record import Input, Record
 from pipeline.core.state import Message
 from pipeline.core.usage import Cost, Usage

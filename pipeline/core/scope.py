@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from anyio import create_task_group
 
+from pipeline.core.budget import BudgetSpent
 from pipeline.core.errors import CallsClosed, Failure, RunStopped, Skip
 from pipeline.core.item import Item, Outcome
 from pipeline.core.mutation import watched_stage
@@ -76,6 +77,9 @@ class Scope:
         if isinstance(error, Skip):
             item.frame.resolve(Outcome("skipped", item))
         elif isinstance(error, CallsClosed):
+            item.frame.resolve(Outcome("cancelled", item))
+        elif isinstance(error, BudgetSpent):
+            self.machine.stop(RunStopped(error.message, cause_kind="budget"))
             item.frame.resolve(Outcome("cancelled", item))
         else:
             self.conclude(item, Failure.of(error, stage), on_error)

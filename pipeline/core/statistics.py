@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipeline.core.admission import WindowStatistics
-from pipeline.core.budget import PurseStatistics
 from pipeline.core.joiner import GroupStatistics
 from pipeline.core.limits import LimitStatistics
+from pipeline.core.purse import PurseStatistics
 from pipeline.core.slots import Slots, SlotStatistics
 from pipeline.core.streams import EdgeStatistics
 from pipeline.core.threads import BlockingStatistics

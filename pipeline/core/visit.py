@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from anyio import CancelScope, WouldBlock
 from anyio import Event as Signal
 
-from pipeline.core.budget import Purse
 from pipeline.core.errors import CallsClosed
 from pipeline.core.events import Event
 from pipeline.core.holds import Answer, NextAttempt
 from pipeline.core.item import Item
 from pipeline.core.ports import Hold, OpenModel, Reply, Resource
+from pipeline.core.purse import Purse
 from pipeline.core.state import Message
 from pipeline.core.threads import Threads
 from pipeline.core.usage import Cost, Usage

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from pipeline.calls.parameters import Parameters
 from pipeline.core.ports import OpenModel, Resource
-from stages.models.checks import count, mapping, seconds
+from stages.models.checks import count, prices, seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,8 @@ class Calling:
     hedge: str | None = None  #: send a second attempt when the first is slower than this share of them, as p95
     fallback: tuple[Resource[OpenModel], ...] = ()  #: models that are asked when this one cannot answer, in turn
     cache: bool | str = False  #: keep answers on disk, at a path of its own or the user's usual place
-    price: Mapping[str, float] | None = None  #: US dollars a million tokens, `input` and `output`; None: the price list
+    #: US dollars a million tokens: `input`, `output` and perhaps `cached_input`; None: those of the price list
+    price: Mapping[str, float] | None = field(default=None, hash=False)
     parameters: Parameters = field(default_factory=Parameters)
 
     def check(self) -> None:
@@ -37,4 +38,4 @@ class Calling:
         if self.timeout is not None:
             object.__setattr__(self, "timeout", seconds(self.timeout, "timeout"))
         if self.price is not None:
-            object.__setattr__(self, "price", MappingProxyType(dict(mapping(self.price, "price"))))
+            object.__setattr__(self, "price", MappingProxyType(prices(self.price, "price")))

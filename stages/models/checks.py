@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import cast
 
 from pipeline.core.errors import DefinitionError, Problem
+from pipeline.core.names import suggestion
 from stages.models.distribution import Distribution
 
 
@@ -45,3 +47,20 @@ def mapping(value: object, option: str) -> Mapping[str, object]:
     if not isinstance(value, Mapping):
         raise DefinitionError(Problem(None, option, f"is {value!r}", "give a mapping, as {name: value}"))
     return cast("Mapping[str, object]", value)
+
+
+def prices(value: object, option: str) -> dict[str, float]:
+    """Return prices in US dollars a million tokens. Raises `DefinitionError`, with the nearest right word."""
+    given, known = mapping(value, option), ("input", "output", "cached_input")
+    right = "as {input: 2.5, output: 10, cached_input: 0.25}, in US dollars a million tokens"
+    for name, price in given.items():
+        if name not in known:
+            hint = suggestion(str(name), known) or right
+            raise DefinitionError(Problem(None, option, f"{name!r} is nothing that has a price", hint))
+        if isinstance(price, bool) or not isinstance(price, int | float) or not math.isfinite(price) or price < 0:
+            hint = f"give a number of at least 0, {right}"
+            raise DefinitionError(Problem(None, option, f"{name} is {price!r}", hint))
+    for name in known[:2]:
+        if name not in given:
+            raise DefinitionError(Problem(None, option, f"{name} is missing", f"give both, {right}"))
+    return cast("dict[str, float]", dict(given))

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 import anyio
 import anyio.to_thread
 
+from pipeline.calls.budget import Reserve
 from pipeline.calls.call import Call, CallIdentity, Judgement, Reply, Request
 from pipeline.calls.errors import NO_HEADERS
 from pipeline.calls.limit import SharedLimit
-from pipeline.calls.pricing import price
+from pipeline.calls.pricing import Tariff
 from pipeline.calls.retry import Retry
 from pipeline.calls.schema import Schema, SchemaLike
 from pipeline.calls.stack import Stack
@@ -25,7 +26,6 @@ from pipeline.calls.tool import Tool
 from pipeline.core.limits import Limits
 from pipeline.core.ports import Visit
 from pipeline.core.state import Message
-from pipeline.core.usage import Cost, Usage
 from stages.models.chat import ChatProvider
 from stages.models.client import sdk_client
 from stages.models.endpoint import Endpoint
@@ -62,34 +62,35 @@ async def open_chat(
     make_transport: Callable[[], httpx2.AsyncBaseTransport],
     limits: Limits,
     *,
-    price_with: Callable[[Usage], Cost] | None = None,
     headers_of: Callable[[Request], Mapping[str, str]] | None = None,
 ) -> AsyncGenerator[OpenChat]:
     """Open `definition` over a transport. Closing is shielded from cancellation for `CLOSE_TIMEOUT` seconds."""
     if "openai" not in sys.modules:  # half a second of imports, which a host's event loop need not stand still for
         await anyio.to_thread.run_sync(importlib.import_module, "openai")
+    tariff = definition.tariff()
     client = sdk_client(definition, key, make_transport())
     host = Endpoint.of(definition.base_url, keyed=False).host
     provider = ChatProvider(
         definition,
         client,
         Refusals(definition.name, host, definition.api_key_env, key),
-        price_with or (lambda usage: price(usage, definition.model, definition.price_provider)),
+        tariff.cost,
         headers_of or (lambda request: NO_HEADERS),
     )
     arrivals = limits.shared("arrivals", itertools.count)
     try:
-        yield OpenChat(definition, _stack(definition, limits).around(provider.ask), arrivals)
+        yield OpenChat(definition, _stack(definition, limits, tariff).around(provider.ask), arrivals)
     finally:
         with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
             await client.close()
 
 
-def _stack(definition: OpenAIModel, limits: Limits) -> Stack:
+def _stack(definition: OpenAIModel, limits: Limits, tariff: Tariff) -> Stack:
     """Return the policies of a definition; what they share with other models of the account is in `limits`."""
     most = definition.max_concurrency
     return Stack(
         retry=Retry(attempts=definition.attempts),
+        budget=Reserve(definition.name, tariff),
         limit=SharedLimit(anyio.CapacityLimiter(most)) if most else None,
         timeout=None if definition.timeout is None else AttemptTimeout(definition.timeout),
     )

@@ -14,7 +14,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, cast
 
 from pipeline.calls.call import Reply, Request
-from pipeline.calls.pricing import SIMULATED
+from pipeline.calls.pricing import Tariff
+from pipeline.core.budget import Budget
 from pipeline.core.errors import DefinitionError, Problem
 from pipeline.core.limits import Limits
 from pipeline.core.ports import Visit
@@ -24,6 +25,7 @@ from stages.models.checks import mapping, texts, whole
 from stages.models.distribution import Distribution
 from stages.models.openai import OpenAIModel
 from stages.models.opening import OpenChat, open_alone, open_chat
+from stages.models.paying import against_budget
 from stages.models.simulated_faults import Faults
 from stages.models.simulated_limits import ServerLimits
 
@@ -110,6 +112,14 @@ class SimulatedModel(Calling):
         """Open the model for a run, sharing quotas in `limits`."""
         return _open(self, limits)
 
+    def tariff(self) -> Tariff:
+        """What it costs: nothing, or its own prices, so that a budget can be tried."""
+        return self.as_endpoint().tariff()
+
+    def against_budget(self, budget: Budget, parameters: Mapping[str, object] | None) -> list[Problem]:
+        """Satisfies `pipeline.core.budget.Payable`."""
+        return against_budget(self, budget, parameters)
+
     def as_endpoint(self) -> OpenAIModel:
         """Return the definition that asks this model as it would ask a provider."""
         return OpenAIModel(
@@ -150,7 +160,6 @@ async def _open(definition: SimulatedModel, limits: Limits) -> AsyncGenerator[Op
         None,
         lambda: transport,
         limits,
-        price_with=lambda usage: SIMULATED,
         headers_of=_identity,
     ) as chat:
         yield OpenSimulated(chat, transport.server)

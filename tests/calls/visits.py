@@ -12,10 +12,10 @@ from contextlib import (
 )
 from dataclasses import dataclass, field
 
-from pipeline.core.budget import Purse
 from pipeline.core.errors import CallsClosed
 from pipeline.core.events import Event
 from pipeline.core.ports import Hold
+from pipeline.core.purse import Purse
 from pipeline.core.usage import Cost, Usage
 
 
