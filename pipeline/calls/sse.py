@@ -60,12 +60,12 @@ class Decoder:
         """Return the data of an event that was begun and never ended; None when the stream ended between events."""
         rest = b"".join(self._head)
         if rest:
-            self._line(rest)
+            self._line(rest, "replace")  # it may end in the middle of a character
         if rest or self._data:
             return "\n".join(self._data)
         return None
 
-    def _line(self, line: bytes) -> SentEvent | None:
+    def _line(self, line: bytes, errors: str = "strict") -> SentEvent | None:
         if not self._started:
             self._started = True
             line = line.removeprefix(_BOM)
@@ -74,7 +74,7 @@ class Decoder:
         if line.startswith(b":"):
             return None
         try:
-            name, _, value = line.decode().partition(":")
+            name, _, value = line.decode(errors=errors).partition(":")
         except UnicodeDecodeError as error:
             raise wrong(f"the stream is no UTF-8: {error.reason}", "broken_stream", "ambiguous") from error
         if name == "data":

@@ -11,6 +11,7 @@ from pipeline.calls.errors import CallError
 from pipeline.calls.parameters import Parameters
 from pipeline.calls.server_errors import ServerError, read_error
 from pipeline.core.errors import DefinitionError
+from pipeline.core.state import ToolCall
 from pipeline.core.usage import Usage
 
 
@@ -42,6 +43,38 @@ def test_a_finish_reason_may_be_missing_where_a_server_leaves_it_out() -> None:
 
 def test_a_refusal_is_its_text() -> None:
     assert read_answer(document({"content": None, "refusal": "no"})).finish_reason == "refusal"
+
+
+CALL = {"id": "a", "type": "function", "function": {"name": "look", "arguments": '{"x": 1'}}
+
+
+@pytest.mark.parametrize("finish", ["tool_calls", "stop"])
+def test_calls_of_tools_are_read_where_tools_were_offered(finish: str) -> None:
+    said = document({"content": None, "tool_calls": [CALL, {**CALL, "id": ""}]}, finish)
+    answer = read_answer(said, Terms(tools=True))
+    assert answer.tool_calls == (ToolCall("a", "look", '{"x": 1'), ToolCall("call_1", "look", '{"x": 1'))
+    assert (answer.text, answer.finish_reason) == ("", "tool_calls")
+
+
+@pytest.mark.parametrize(
+    ("calls", "finish", "expected"),
+    [
+        ([], "tool_calls", ("bad_envelope", "fail")),
+        (None, "tool_calls", ("bad_envelope", "fail")),
+        (None, "function_call", ("bad_envelope", "fail")),
+        ("look", "tool_calls", ("bad_envelope", "fail")),
+        ([5], "tool_calls", ("bad_envelope", "fail")),
+        ([{"id": "a"}], "tool_calls", ("bad_envelope", "fail")),
+        ([{"function": {"name": "look", "arguments": {}}}], "tool_calls", ("bad_envelope", "fail")),
+        ([CALL], "length", ("truncated", "fail")),
+        ([], "stop", ("empty", "ambiguous")),
+    ],
+)
+def test_calls_of_tools_that_cannot_be_made_have_a_class(calls: object, finish: str, expected: tuple[str, str]) -> None:
+    said = document({"content": None, "tool_calls": calls}, finish)
+    with pytest.raises(CallError) as caught:
+        read_answer(said, Terms(tools=True))
+    assert (caught.value.type, caught.value.fault) == expected
 
 
 def test_half_characters_are_replaced() -> None:
