@@ -10,12 +10,14 @@ from pipeline.core.visible import visible
 
 
 class Voice:
-    """What the command says. What changes: `above`, set while a live line is shown that words must not tear."""
+    """What the command says. What changes: `above`, set while a live line is shown that words must not tear, and
+    `before`, set while an answer is shown as it comes, which is asked before words are said."""
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
         self.quiet = quiet
         self.verbose = verbose
         self.above: Callable[[str], None] | None = None
+        self.before: Callable[[], None] | None = None
 
     def note(self, text: str) -> None:
         """Say something that may be left out."""
@@ -34,11 +36,24 @@ class Voice:
 
     def error(self, text: str) -> None:
         """Say something that has to be said."""
+        if self.before is not None:
+            self.before()
         try:
             if self.above is not None:
                 self.above(visible(text))
-            elif sys.stderr is not None:  # pyright: ignore[reportUnnecessaryComparison] - None if 2 is closed at start
-                sys.stderr.write(visible(text) + "\n")
-                sys.stderr.flush()
+            else:
+                self._write(visible(text) + "\n")
         except (OSError, ValueError):
             pass  # nobody is there to hear it; the records matter more
+
+    def piece(self, text: str) -> None:
+        """Show a piece of an answer, which need not be a line."""
+        try:
+            self._write(visible(text))
+        except (OSError, ValueError):
+            pass
+
+    def _write(self, text: str) -> None:
+        if sys.stderr is not None:  # pyright: ignore[reportUnnecessaryComparison] - None if 2 is closed at start
+            sys.stderr.write(text)
+            sys.stderr.flush()

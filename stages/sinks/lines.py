@@ -36,6 +36,10 @@ class OpenSink:
             await self._output.write(line)
             self._lines += 1
 
+    async def text(self, piece: str) -> None:
+        """Write text that need not be a line: a piece of an output that comes bit by bit. Raises as `write` does."""
+        await self._output.write(piece.encode("utf-8", "backslashreplace"))
+
     @property
     def lines(self) -> int:
         """Lines written."""
