@@ -51,6 +51,7 @@ class CallError(ItemError):
         self.retry_after = retry_after  #: seconds the server asked us to wait
         self.usage = usage or Usage(requests=1)  #: of the attempt that failed
         self.cost = cost
+        self.excused = False  #: the endpoint was down for all, so this attempt does not count against its call
         self.headers = headers  #: of the answer that failed, lower-case names; what a quota learns from
         self.answer = answer  #: what the model said, when that is what was wrong
 
@@ -62,6 +63,12 @@ class CallError(ItemError):
             self.args = (self.message,)
         self.attempts = attempts
         return self
+
+    def stop_run(self, why: str) -> None:
+        """Make this the error of every call to come."""
+        self.fault, self.stops_run, self.retryable = "stop", True, False
+        self.message = f"{why}: {self.message}"
+        self.args = (self.message,)
 
 
 def redacted(text: str, secret: str | None, limit: int = 300) -> str:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 import anyio
 
-from pipeline.calls.call import Call, CallIdentity, Reply, Request
+from pipeline.calls.allowance import Allowance
+from pipeline.calls.call import Call, CallIdentity, Reply, Request, Tries
 from pipeline.calls.errors import CallError
+from pipeline.calls.retry_budget import draws
+
+EXCUSED: Final = 8  #: attempts of one call that do not count, because their endpoint was down; the next ones do
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,44 +24,58 @@ class Retry:
     wait alike. What the server asked for is waited first. A call ends when its attempts are used, when the server asks
     for more than `wait_max`, or when the wait would outlive the item. What may have been paid already is tried
     `ambiguous` times more, no matter how many attempts are left. The stage's slot is given back during the wait.
+
+    `budget` is shared by all calls of an endpoint; when it is used up a call ends with its first failure. Attempts that
+    found their endpoint down are excused: the breaker makes the call wait, and this one asks again when it may.
     """
 
     attempts: int = 4
     wait_initial: float = 0.5
     wait_max: float = 60.0
     ambiguous: int = 1
+    budget: Allowance | None = None
 
     def __call__(self, call: Call, /) -> Call:
         async def retried(request: Request) -> Reply:
-            doubtful = 0
-            for attempt in range(1, self.attempts + 1):
+            tries = request.tries or Tries()
+            request = replace(request, tries=tries)
+            rounds = doubtful = excused = 0
+            if self.budget is not None:
+                self.budget.earn()
+            while True:
                 try:
-                    reply = await call(replace(request, attempt=attempt))
+                    reply = await call(replace(request, attempt=tries.next()))
                 except CallError as error:
+                    if error.excused and excused < EXCUSED:
+                        excused += 1
+                        continue
+                    rounds += 1
                     doubtful += error.fault == "ambiguous"
-                    wait = self.wait_before_next(error, request, attempt, doubtful, anyio.current_time())
+                    wait = self.wait_before_next(error, request, rounds, doubtful, anyio.current_time())
                 else:
-                    return replace(reply, attempts=attempt)
+                    return replace(reply, attempts=tries.made)
                 async with request.visit.without_slot():
                     await anyio.sleep(wait)
-            raise AssertionError("the last attempt returns or raises")
 
         return retried
 
     def wait_before_next(self, error: CallError, request: Request, attempt: int, doubtful: int, now: float) -> float:
         """Return the seconds to wait after `attempt` failed with `error`; raise it when there is no next attempt."""
+        made = attempt if request.tries is None else request.tries.made
         if error.fault not in ("retry", "ambiguous"):
-            raise error.after(attempt)
+            raise error.after(made)
         if attempt >= self.attempts or doubtful > self.ambiguous:
-            raise error.after(attempt)
+            raise error.after(made)
         asked = error.retry_after or 0.0
         if asked > self.wait_max:
             error.fault = "park"
-            raise error.after(attempt, f"the server asks to wait {asked:g} s, more than {self.wait_max:g} s")
+            raise error.after(made, f"the server asks to wait {asked:g} s, more than {self.wait_max:g} s")
         wait = asked + self.backoff(request.identity, attempt)
         deadline = request.visit.deadline
         if deadline is not None and now + wait >= deadline:
-            raise error.after(attempt, f"another one after {wait:.1f} s would come too late for the item")
+            raise error.after(made, f"another one after {wait:.1f} s would come too late for the item")
+        if self.budget is not None and draws(error) and not self.budget.take():
+            raise error.after(made, "no other, because too many calls at this endpoint fail")
         return wait
 
     def backoff(self, identity: CallIdentity, attempt: int) -> float:

@@ -1,0 +1,303 @@
+"""Whether an endpoint answers, and who may ask it while it does not: the memory of a breaker, without any waiting.
+
+    closed -> open           `IN_A_ROW` attempts have failed as those of a dead endpoint do, with no answer in between
+    open -> probing          the pause is over and one call asks whether it is back
+    probing -> open          it is not; the pause doubles
+    probing -> recovering    it is; those who wait go two at a time, one more for each that is answered
+    recovering -> closed     nobody waits any more
+    recovering -> open       one fails again
+
+What an attempt says about the endpoint counts only in the phase in which it was let through: what was sent before the
+endpoint went down says nothing about it now.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from anyio import Event
+
+from pipeline.calls.errors import CallError, FaultClass
+from pipeline.core.usage import NO_USAGE
+
+if TYPE_CHECKING:
+    from pipeline.core.ports import Visit
+
+IN_A_ROW: Final = 10
+FIRST_PAUSE: Final = 1.0  #: seconds until the first probe
+LONGEST_PAUSE: Final = 30.0
+PATIENCE: Final = 60.0  #: seconds without an answer after which an endpoint that did answer counts as down
+FIRST_PATIENCE: Final = 3.0  #: the same of one that has never answered: a wrong address, a server that was not started
+FINAL_PAUSE: Final = 60.0  #: seconds after a final no until one call may see whether the account was put in order
+GROUP: Final = 2  #: calls in the first group that follows a probe which was answered
+
+#: what a dead endpoint looks like; a server that is busy, or that refuses one request, is alive
+_DEAD: Final = frozenset({"connection", "disconnected", "timeout", "server_error", "pool_timeout"})
+
+Phase: TypeAlias = Literal["closed", "open", "probing", "recovering"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """The right to make one attempt, and the epoch it was given in. `past`: the circuit is open, and let it through."""
+
+    epoch: int
+    kind: Literal["plain", "probe", "paced", "past"] = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What an endpoint said last, kept without the traceback and the request of the error that said it."""
+
+    message: str
+    type: str
+    http_status: int | None
+    request_id: str | None
+
+    @classmethod
+    def of(cls, error: CallError) -> Trouble:
+        return cls(error.message, error.type, error.http_status, error.request_id)
+
+    def again(self, fault: FaultClass, why: str, type: str | None = None) -> CallError:
+        """The same trouble as the error of a call that made no attempt of its own."""
+        return CallError(
+            f"{self.message} ({why})",
+            fault=fault,
+            type=type or self.type,
+            http_status=self.http_status,
+            request_id=self.request_id,
+            usage=NO_USAGE,
+        )
+
+
+class Waiter:
+    """A call that waits for its turn: those that have probed least go first, then those that came first."""
+
+    __slots__ = ("changed", "place", "ticket", "verdict", "visit")
+
+    def __init__(self, place: tuple[int, int], visit: Visit) -> None:
+        self.place = place
+        self.visit = visit
+        self.changed = Event()
+        self.ticket: Ticket | None = None
+        self.verdict: CallError | None = None
+
+    def __lt__(self, other: Waiter) -> bool:
+        return self.place < other.place
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitStatistics:
+    """A circuit at one instant."""
+
+    endpoint: str
+    phase: Phase
+    opened: int  #: times
+    probes: int
+    waiting: int  #: calls
+    trouble: str | None  #: the type of the last failure, if it is not closed
+
+    def __str__(self) -> str:
+        past = f"; it went down {self.opened} times, {self.probes} probes" if self.opened else ""
+        if self.phase == "closed":
+            return f"endpoint {self.endpoint}: answers{past}"
+        return f"endpoint {self.endpoint}: {self.phase} ({self.trouble}), {self.waiting} calls wait{past}"
+
+
+class Circuit:
+    """What is known of one endpoint. Every method is synchronous; `now` is `anyio.current_time()`."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self.phase: Phase = "closed"
+        self.answered = False  #: ever
+        self.down = False  #: `PATIENCE` has ended
+        self.probe_at = 0.0
+        self._epoch = 0
+        self._row = 0  #: failures since the last answer
+        self._since = 0.0  #: when it was found open
+        self._pause = FIRST_PAUSE
+        self._room = 0  #: paced attempts that may be in flight
+        self._paced = 0  #: those that are
+        self._opened = 0
+        self._probes = 0
+        self._trouble: Trouble | None = None
+        self._no: Trouble | None = None  #: the final no, if there was one
+        self._no_until = 0.0
+        self._waiters: list[Waiter] = []
+
+    # -- who may ask --------------------------------------------------------------------------------------------
+
+    def enter(self, now: float, *, patient: bool) -> Ticket | None:
+        """Return the right to an attempt, or None if there is none now. Raises `CallError` after a final no.
+
+        Patient calls have no other model to go to. An endpoint that answers, but never well, is no reason for them to
+        wait: their own attempts end soon enough, and nothing was there that could come back.
+        """
+        if self._no is not None:
+            if now < self._no_until:
+                raise self._no.again("stop", "so it was not asked again")
+            self._no_until = now + FINAL_PAUSE
+        if self.phase == "closed":
+            return Ticket(self._epoch)
+        if not self._waiters and (ticket := self._free(now)):
+            return ticket
+        return Ticket(self._epoch, "past") if patient and not self._may_come_back() else None
+
+    def queue(self, place: tuple[int, int], visit: Visit) -> Waiter:
+        """Add a call to those who wait. It must `leave`, or use its ticket."""
+        waiter = Waiter(place, visit)
+        insort(self._waiters, waiter)
+        return waiter
+
+    def is_next(self, waiter: Waiter) -> bool:
+        """Whether this is the call that must wake up when `probe_at` comes."""
+        return self.phase == "open" and bool(self._waiters) and self._waiters[0] is waiter
+
+    def call_next(self, now: float) -> None:
+        """Give tickets to those who wait, as far as there are any; then let the first one set its alarm."""
+        while self._waiters and (ticket := self._free(now)):
+            waiter = self._waiters.pop(0)
+            waiter.ticket = ticket
+            waiter.changed.set()
+        if self._waiters:
+            self._waiters[0].changed.set()
+
+    def leave(self, waiter: Waiter, now: float) -> None:
+        """A call waits no more, and makes no attempt: its place, or its ticket, goes to the next."""
+        if waiter.ticket is not None:
+            self.dropped(waiter.ticket, now)
+        elif waiter in self._waiters:
+            self._waiters.remove(waiter)
+            self.call_next(now)
+
+    def unreachable(self) -> CallError:
+        """The error of a call that does not wait for this endpoint, because it has another model to ask."""
+        trouble = self._trouble or Trouble(f"{self.endpoint} does not answer", "connection", None, None)
+        return trouble.again("park", "the endpoint is down, so it was not asked", "endpoint_down")
+
+    def _may_come_back(self) -> bool:
+        """Whether there was ever something there, or nothing can be reached at all."""
+        return self.answered or self._trouble is None or self._trouble.type == "connection"
+
+    def _free(self, now: float) -> Ticket | None:
+        if self.phase == "closed":
+            return Ticket(self._epoch)
+        if self.phase == "open" and now >= self.probe_at:
+            self.phase = "probing"
+            self._probes += 1
+            return Ticket(self._epoch, "probe")
+        if self.phase == "recovering" and self._paced < self._room:
+            self._paced += 1
+            return Ticket(self._epoch, "paced")
+        return None
+
+    # -- how it went --------------------------------------------------------------------------------------------
+
+    def succeeded(self, ticket: Ticket, now: float) -> None:
+        """The endpoint gave an answer."""
+        self.answered = True
+        self._no = None
+        if ticket.epoch != self._epoch:
+            return
+        self._row = 0
+        if self.phase == "recovering":
+            self._paced -= ticket.kind == "paced"
+            self._room += 1
+        elif self.phase != "closed":
+            self.phase, self.down, self._room, self._paced = "recovering", False, GROUP, 0
+            self._pause = FIRST_PAUSE
+        self.call_next(now)
+        if not self._waiters:
+            self.phase = "closed"
+
+    def failed(self, ticket: Ticket, error: CallError, now: float) -> bool:
+        """An attempt failed; return whether the endpoint is down, so that it was not the attempt's fault."""
+        if error.fault == "stop":
+            self._refused(Trouble.of(error), now)
+        elif error.type not in _DEAD or error.fault not in ("retry", "ambiguous"):
+            self._alive(ticket, error, now)
+            return False
+        else:
+            self._trouble = Trouble.of(error)
+            self._dead(ticket, now)
+        return self.phase != "closed" and self._may_come_back()
+
+    def dropped(self, ticket: Ticket, now: float) -> None:
+        """An attempt was cancelled, or not made: it says nothing, and the next one may have its turn."""
+        if ticket.epoch != self._epoch:
+            return
+        if ticket.kind == "probe" and self.phase == "probing":
+            self.phase = "open"
+        elif ticket.kind == "paced":
+            self._paced -= 1
+        self.call_next(now)
+
+    def _alive(self, ticket: Ticket, error: CallError, now: float) -> None:
+        """A server that says it is busy, or refuses this request, is there; only the first says nothing more."""
+        if error.http_status is None:
+            self.dropped(ticket, now)
+        elif ticket.kind == "plain" and error.type in ("rate_limited", "overloaded"):
+            self.answered = True
+        else:
+            self.succeeded(ticket, now)
+
+    def _dead(self, ticket: Ticket, now: float) -> None:
+        if ticket.epoch != self._epoch or ticket.kind == "past":
+            return
+        if self.phase == "closed":
+            self._row += 1
+            if self._row >= IN_A_ROW:
+                self._since, self._pause = now, FIRST_PAUSE
+                self._open(now)
+        elif ticket.kind == "probe":
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+            self.phase, self.probe_at = "open", now + self._pause
+            self._lose_patience(now)
+        elif self.phase == "recovering":
+            self._since = now
+            self._open(now)
+        self.call_next(now)
+
+    def _open(self, now: float) -> None:
+        self.phase, self.probe_at = "open", now + self._pause
+        self._epoch += 1
+        self._opened += 1
+        self._row = 0
+
+    def _refused(self, trouble: Trouble, now: float) -> None:
+        """A final no, such as a key that is refused: nobody who waits need try the same."""
+        self._no, self._no_until = trouble, now + FINAL_PAUSE
+        self._answer_all("stop", trouble, "so it was not asked again")
+        self.phase = "closed"
+        self._epoch += 1
+
+    def _lose_patience(self, now: float) -> None:
+        """After a probe failed: tell those who wait that there is no use, once the endpoint was away for too long."""
+        away = now - self._since
+        if self._trouble is None or away < (PATIENCE if self.answered else FIRST_PATIENCE):
+            return
+        self.down = True
+        why = f"no answer for {away:.0f} s" if self.answered else "it has never answered"
+        self._answer_all("stop" if self._trouble.type == "connection" else "park", self._trouble, why)
+
+    def _answer_all(self, fault: FaultClass, trouble: Trouble, why: str) -> None:
+        waiting, self._waiters = self._waiters, []
+        for waiter in waiting:
+            waiter.verdict = trouble.again(fault, why)
+            waiter.changed.set()
+
+    # -- shown --------------------------------------------------------------------------------------------------
+
+    def statistics(self) -> CircuitStatistics:
+        trouble = self._trouble.type if self._trouble is not None else None
+        return CircuitStatistics(self.endpoint, self.phase, self._opened, self._probes, len(self._waiters), trouble)
+
+    def __str__(self) -> str:
+        return f"the endpoint {self.endpoint}, which is down, to answer again"
+
+    def holders(self) -> Sequence[Visit]:
+        return ()

@@ -1,0 +1,90 @@
+"""What a definition asks for against failures: its policies, and what they share with other models in the limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol, cast
+
+from pipeline.calls.breaker import Breaker
+from pipeline.calls.call import Policy, Request
+from pipeline.calls.circuit import Circuit
+from pipeline.calls.detector import Detector, FirstCalls
+from pipeline.calls.fallback import Fallback, Substitute
+from pipeline.calls.hedge import Hedge, hedge_allowance
+from pipeline.calls.latencies import Latencies
+from pipeline.calls.retry import Retry
+from pipeline.calls.retry_budget import retry_budget
+from pipeline.core.limits import Limits
+from stages.models.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from stages.models.openai import OpenAIModel
+
+SIMULATED: Final = "sim"
+
+
+class Opens(Protocol):
+    """The definition of a model that can take over from another one."""
+
+    def open_within(self, limits: Limits) -> AbstractAsyncContextManager[Substitute]: ...
+
+
+def retry(definition: OpenAIModel, limits: Limits) -> Policy:
+    where, name = _endpoint(definition)
+    budget = limits.shared(("retries", *where), lambda: retry_budget(name))
+    return Retry(attempts=definition.attempts, budget=budget)
+
+
+def breaker(definition: OpenAIModel, limits: Limits) -> Policy:
+    where, name = _endpoint(definition)
+    circuit = limits.shared(("circuit", *where), lambda: Circuit(name))
+    return Breaker(circuit, patient=not definition.fallback)
+
+
+def detector(definition: OpenAIModel, limits: Limits) -> Policy:
+    where, _ = _endpoint(definition)
+    return Detector(limits.shared(("first calls", *where, definition.model), FirstCalls))
+
+
+def hedge(definition: OpenAIModel, limits: Limits) -> Policy | None:
+    if definition.hedge is None:
+        return None
+    where, _ = _endpoint(definition)
+    latencies = limits.shared(("latencies", *where, definition.model), Latencies)
+    allowance = limits.shared(("hedges", *where, definition.model), lambda: hedge_allowance(definition.name))
+    return Hedge(int(definition.hedge.removeprefix("p")) / 100, latencies, allowance)
+
+
+async def fallback(definition: OpenAIModel, limits: Limits) -> Policy | None:
+    """Open the models that `definition` falls back to, each once within the limits. Raises `ModelError`."""
+    models: list[Substitute] = []
+    for other in definition.fallback:
+        opens = cast("Opens", other)
+        models.append(await limits.opened(("fallback", other), lambda opens=opens: opens.open_within(limits)))
+    return Fallback(tuple(models)) if models else None
+
+
+async def cache(definition: OpenAIModel, limits: Limits, body_of: Callable[[Request], object]) -> Policy | None:
+    """Open the file that `definition` keeps its answers in. Raises `ModelError`."""
+    if definition.cache is False:
+        return None
+    from pipeline.calls.cache import open_cache, usual_place
+    from pipeline.calls.cached import Cached, Flights
+
+    path = usual_place() if definition.cache is True else _place(definition.cache)
+    kept = await limits.opened(("cache", path), lambda: open_cache(path))
+    flights = limits.shared(("flights", path), Flights)
+    return Cached(kept, flights, (definition.base_url, definition.api), body_of)
+
+
+def _place(path: str) -> Path:
+    return Path(path).expanduser().absolute()
+
+
+def _endpoint(definition: OpenAIModel) -> tuple[tuple[Hashable, ...], str]:
+    """What an endpoint is told apart by, and its name: one server and account. Simulated models have one each."""
+    if definition.provider == SIMULATED:
+        return (definition,), definition.name
+    return (definition.base_url, definition.api_key_env), Endpoint.of(definition.base_url, keyed=False).host
