@@ -257,7 +257,8 @@ class PurseMachine(RuleBasedStateMachine):
         for claim in waiting:
             if all(purse.waiting[0] is claim for purse in claim.purses):
                 short = [purse for purse in claim.purses if purse.short_of(claim.amount)]
-                assert short and all(purse.claims for purse in short)
+                assert short
+                assert all(purse.claims for purse in short)
 
     @invariant()
     def who_waits_no_more_is_told(self) -> None:
