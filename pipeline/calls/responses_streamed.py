@@ -24,6 +24,7 @@ class ResponsePieces:
     def __init__(self) -> None:
         self.over = False
         self.begun = False
+        self.counts: object = None  #: stands in the last event only
         self._texts: list[str] = []
         self._number = -1
         self._response: Mapping[str, object] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from pipeline.calls.answer import wrong
@@ -37,24 +38,28 @@ class Decoder:
         self._name = ""
         self._data: list[str] = []
 
-    def feed(self, part: bytes) -> list[SentEvent]:
-        """Return the events that are whole now."""
+    def feed(self, part: bytes) -> Iterator[SentEvent]:
+        """Yield the events that are whole now, also those before a broken one. To be iterated to its end."""
         self._left -= len(part)
         if self._left < 0:
             raise CallError(
                 f"the answer is longer than {self._limit:,} bytes", fault="fail", type="too_big", http_status=200
             )
+        if self._after_cr and part:
+            part = part.removeprefix(b"\n")
+            self._after_cr = False
         if not part:
-            return []
-        if self._after_cr and part.startswith(b"\n"):
-            part = part[1:]
-        self._after_cr = part.endswith(b"\r") if part else False
+            return
+        self._after_cr = part.endswith(b"\r")
         lines = _LINE_END.split(part)
         self._head.append(lines[0])
         if len(lines) == 1:
-            return []
-        lines[0], self._head = b"".join(self._head), [lines[-1]]
-        return [event for line in lines[:-1] if (event := self._line(line)) is not None]
+            return
+        lines[0], self._head = b"".join(self._head), [lines.pop()]
+        for line in lines:
+            event = self._line(line)
+            if event is not None:
+                yield event
 
     def end(self) -> str | None:
         """Return the data of an event that was begun and never ended; None when the stream ended between events."""

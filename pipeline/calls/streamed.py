@@ -36,6 +36,11 @@ class Pieces(Protocol):
         """The text so far."""
         ...
 
+    @property
+    def counts(self) -> object:
+        """What the server counted so far."""
+        ...
+
     def take(self, event: SentEvent) -> str:
         """Take one event and return the text that it adds. Raises `CallError`."""
         ...
@@ -54,6 +59,7 @@ class ChatPieces:
     def __init__(self, finish_optional: bool = False) -> None:
         self.over = False
         self.begun = False
+        self.counts: object = None
         self._finish_optional = finish_optional
         self._texts: list[str] = []
         self._refusals: list[str] = []
@@ -61,7 +67,6 @@ class ChatPieces:
         self._calls: list[_Call] = []
         self._finish: object = None
         self._choice = False
-        self._usage: object = None
         self._model: object = None
 
     @property
@@ -78,7 +83,7 @@ class ChatPieces:
         chunk = read_chunk(event)
         self._model = self._model or chunk.get("model")
         if chunk.get("usage") is not None:
-            self._usage = chunk["usage"]  # some servers count in every chunk; the last count is the whole one
+            self.counts = chunk["usage"]  # some servers count in every chunk; the last count is the whole one
         choice = _only_choice(chunk)
         return "" if choice is None else self._delta(choice)
 
@@ -95,13 +100,13 @@ class ChatPieces:
             message["tool_calls"] = [call.document() for call in self._calls]
         return {
             "choices": [{"message": message, "finish_reason": self._finish}],
-            "usage": self._usage,
+            "usage": self.counts,
             "model": self._model,
         }
 
     def _delta(self, choice: Mapping[str, object]) -> str:
         self._choice = self.begun = True
-        self._usage = self._usage if choice.get("usage") is None else choice["usage"]  # where one server counts
+        self.counts = self.counts if choice.get("usage") is None else choice["usage"]  # where one server counts
         found, finish = choice.get("delta"), choice.get("finish_reason")
         if found is not None and not isinstance(found, dict):
             raise wrong(f"delta is {kind(found)} where an object was asked for", "bad_envelope")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from pipeline.calls.answer import Answer
 from pipeline.calls.call import Reply, Request
-from pipeline.calls.counts import counted, estimate
+from pipeline.calls.counts import counted, estimate, read_usage
 from pipeline.calls.errors import CallError
+from pipeline.calls.streamed import Pieces
 from pipeline.core.usage import Cost, Usage
 from stages.models.refusals import REQUEST_ID, Refusals
 
@@ -52,7 +53,7 @@ class Replies:
         error.cost = self.price_of(error.usage) if error.usage.output_tokens else None
         self.refusals.complete(error, headers)
 
-    def broken(self, error: CallError, request: Request, text: str) -> None:
+    def broken(self, error: CallError, request: Request, pieces: Pieces) -> None:
         """Put into the error of a stream that the model had begun: its text so far was paid, as was the prompt.
 
         What is not counted is estimated. A fault that would have cost nothing may be tried again only as one that did.
@@ -60,9 +61,9 @@ class Replies:
         if error.fault == "retry":
             error.fault = "ambiguous"
         if not error.usage.input_tokens:
-            error.usage = estimate(request, text)
+            error.usage = read_usage(pieces.counts) or estimate(request, pieces.text)
         error.cost = self.price_of(error.usage)
-        error.answer = text or None
+        error.answer = pieces.text or None
 
     def _flags(self, answer: Answer, odd: str | None) -> tuple[str, ...]:
         found = {

@@ -49,7 +49,7 @@ class StreamReader:
         except CallError as error:
             self.replies.failed(error, headers)
             if pieces.begun:
-                self.replies.broken(error, request, pieces.text)
+                self.replies.broken(error, request, pieces)
             raise
         finally:
             await response.aclose()
