@@ -33,7 +33,7 @@ class Breaker:
             try:
                 reply = await call(request)
             except CallError as error:
-                error.excused = circuit.failed(ticket, error, anyio.current_time())
+                error.excused = circuit.failed(ticket, error, anyio.current_time(), request.attempt)
                 raise
             except BaseException:
                 circuit.dropped(ticket, anyio.current_time())

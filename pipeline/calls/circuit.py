@@ -1,6 +1,7 @@
 """Whether an endpoint answers, and who may ask it while it does not: the memory of a breaker, without any waiting.
 
-    closed -> open           `IN_A_ROW` attempts have failed as those of a dead endpoint do, with no answer in between
+    closed -> open           `IN_A_ROW` attempts have failed as those of a dead endpoint do, with no answer in between;
+                             of a server that says it is overloaded, twice as many
     open -> probing          the pause is over and one call asks whether it is back
     probing -> open          it is not; the pause doubles
     probing -> recovering    it is; those who wait go two at a time, one more for each that is answered
@@ -14,7 +15,7 @@ endpoint went down says nothing about it now.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pipeline.core.ports import Visit
 
 IN_A_ROW: Final = 10
+AGAIN: Final = 2  #: attempts of one call
 FIRST_PAUSE: Final = 1.0  #: seconds until the first probe
 LONGEST_PAUSE: Final = 30.0
 PATIENCE: Final = 60.0  #: seconds without an answer after which an endpoint that did answer counts as down
@@ -34,8 +36,16 @@ FIRST_PATIENCE: Final = 3.0  #: the same of one that has never answered: a wrong
 FINAL_PAUSE: Final = 60.0  #: seconds after a final no until one call may see whether the account was put in order
 GROUP: Final = 2  #: calls in the first group that follows a probe which was answered
 
-#: what a dead endpoint looks like; a server that is busy, or that refuses one request, is alive
-_DEAD: Final = frozenset({"connection", "disconnected", "timeout", "server_error", "pool_timeout"})
+#: what a dead endpoint looks like, and how much each counts. Who stands before a dead server often says that it is
+#: overloaded; a server that counts our requests, or refuses one of them, is alive.
+_DEAD: Final[Mapping[str, float]] = {
+    "connection": 1.0,
+    "disconnected": 1.0,
+    "timeout": 1.0,
+    "server_error": 1.0,
+    "pool_timeout": 1.0,
+    "overloaded": 0.5,
+}
 
 Phase: TypeAlias = Literal["closed", "open", "probing", "recovering"]
 
@@ -117,7 +127,7 @@ class Circuit:
         self.down = False  #: `PATIENCE` has ended
         self.probe_at = 0.0
         self._epoch = 0
-        self._row = 0  #: failures since the last answer
+        self._row = 0.0  #: failures since the last answer
         self._since = 0.0  #: when it was found open
         self._pause = FIRST_PAUSE
         self._room = 0  #: paced attempts that may be in flight
@@ -203,7 +213,7 @@ class Circuit:
         self._no = None
         if ticket.epoch != self._epoch:
             return
-        self._row = 0
+        self._row = 0.0
         if self.phase == "recovering":
             self._paced -= ticket.kind == "paced"
             self._room += 1
@@ -214,8 +224,8 @@ class Circuit:
         if not self._waiters:
             self.phase = "closed"
 
-    def failed(self, ticket: Ticket, error: CallError, now: float) -> bool:
-        """An attempt failed; return whether the endpoint is down, so that it was not the attempt's fault."""
+    def failed(self, ticket: Ticket, error: CallError, now: float, attempt: int = 1) -> bool:
+        """The attempt of this number failed; return whether the endpoint is down, so that it was not its fault."""
         if error.fault == "stop":
             self._refused(Trouble.of(error), now)
         elif error.type not in _DEAD or error.fault not in ("retry", "ambiguous"):
@@ -223,7 +233,7 @@ class Circuit:
             return False
         else:
             self._trouble = Trouble.of(error)
-            self._dead(ticket, now)
+            self._dead(ticket, self._trouble, now, attempt)
         return self.phase != "closed" and self._may_come_back()
 
     def dropped(self, ticket: Ticket, now: float) -> None:
@@ -237,20 +247,20 @@ class Circuit:
         self.call_next(now)
 
     def _alive(self, ticket: Ticket, error: CallError, now: float) -> None:
-        """A server that says it is busy, or refuses this request, is there; only the first says nothing more."""
+        """A server that has enough of us, or refuses this request, is there."""
         if error.http_status is None:
             self.dropped(ticket, now)
-        elif ticket.kind == "plain" and error.type in ("rate_limited", "overloaded"):
+        elif ticket.kind == "plain" and error.type == "rate_limited":
             self.answered = True
         else:
             self.succeeded(ticket, now)
 
-    def _dead(self, ticket: Ticket, now: float) -> None:
+    def _dead(self, ticket: Ticket, trouble: Trouble, now: float, attempt: int) -> None:
         if ticket.epoch != self._epoch or ticket.kind == "past":
             return
         if self.phase == "closed":
-            self._row += 1
-            if self._row >= IN_A_ROW:
+            self._row += _DEAD[trouble.type]
+            if self._row >= IN_A_ROW or self._gone(trouble, attempt):
                 self._since, self._pause = now, FIRST_PAUSE
                 self._open(now)
         elif ticket.kind == "probe":
@@ -262,11 +272,18 @@ class Circuit:
             self._open(now)
         self.call_next(now)
 
+    def _gone(self, trouble: Trouble, attempt: int) -> bool:
+        """Whether few calls at once have found as much as many do in a row: one has failed again, after a wait in which
+        no other was answered and another one failed too. One that cannot even connect is believed by itself."""
+        if not self.answered:
+            return False
+        return self._row > attempt >= AGAIN or (trouble.type == "connection" and self._row >= attempt > AGAIN)
+
     def _open(self, now: float) -> None:
         self.phase, self.probe_at = "open", now + self._pause
         self._epoch += 1
         self._opened += 1
-        self._row = 0
+        self._row = 0.0
 
     def _refused(self, trouble: Trouble, now: float) -> None:
         """A final no, such as a key that is refused: nobody who waits need try the same."""

@@ -20,7 +20,7 @@ def retry_budget(endpoint: str) -> Allowance:
 def draws(error: CallError) -> bool:
     """Whether another attempt after `error` is paid from the allowance.
 
-    A server that says it is asked too often, or how long to wait, is slowed down for by all calls together; what is
+    A server that says it is asked too much, or how long to wait, is slowed down for by all calls together; what is
     asked again then is no more than it can take.
     """
-    return error.type != "rate_limited" and error.retry_after is None
+    return error.type not in ("rate_limited", "overloaded") and error.retry_after is None

@@ -20,19 +20,30 @@ class Stack:
     cache: Policy | None = None
     deadline: Policy | None = field(default_factory=Deadline)
     fallback: Policy | None = None
+    detector: Policy | None = None
     retry: Policy | None = field(default_factory=Retry)
     hedge: Policy | None = None
     breaker: Policy | None = None
     budget: Policy | None = None
     limit: Policy | None = None
     quota: Policy | None = None
+    connection: Policy | None = None
     account: Policy | None = field(default_factory=Account)
+    sending: Policy | None = None
     timeout: Policy | None = None
 
     def around(self, attempt: Call) -> Call:
         """Return the call that a stage makes, around `attempt`, which asks the provider once."""
-        policies = [getattr(self, each.name) for each in fields(self)]
-        return structured(wrapped(attempt, [policy for policy in policies if policy is not None]))
+        return structured(wrapped(attempt, self._policies()))
+
+    def instead(self, attempt: Call) -> Call:
+        """Return the call that another model's stack makes in place of its own, inside what that has around it."""
+        return wrapped(attempt, self._policies("fallback"))
+
+    def _policies(self, outermost: str = "observe") -> Sequence[Policy]:
+        names = [each.name for each in fields(self)]
+        found: list[Policy | None] = [getattr(self, name) for name in names[names.index(outermost) :]]
+        return [policy for policy in found if policy is not None]
 
 
 def wrapped(call: Call, policies: Sequence[Policy]) -> Call:

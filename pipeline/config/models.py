@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from pipeline.config.fields import literal_secret, read_fields
-from pipeline.config.nodes import Entry, Mark, Node, Scalar, Table, describe, scalars
+from pipeline.config.nodes import Entry, Listing, Mark, Node, Scalar, Table, describe, scalars
 from pipeline.config.problems import Located
 from pipeline.config.registry import ModelProvider
 from pipeline.config.values import Wrong, read_value, wrong
@@ -20,6 +20,7 @@ DEFAULT = "default"
 _KEY = re.compile(r"\bsk-[\w-]{16,}|\b[Bb]earer\s+\S{8,}")
 
 _BROKEN = object()  #: stands for a model whose problems have been said
+_UNREAD = object()  #: stands for a model that has not been come to
 
 
 class ModelReader:
@@ -28,6 +29,8 @@ class ModelReader:
     def __init__(self, provider: ModelProvider) -> None:
         self._provider = provider
         self._named: dict[str, object] = {}
+        self._entries: dict[str, Entry] = {}
+        self._reading: list[str] = []  #: models that are being read, each because the one before it falls back to it
 
     @property
     def definitions(self) -> Mapping[str, object]:
@@ -37,14 +40,26 @@ class ModelReader:
         """Read the section; return what is wrong in it."""
         if not isinstance(node, Table):
             return [*wrong(node, "'models'", "a mapping from name to model").problems]
+        self._entries = {entry.key: entry for entry in node.entries}
+        self._named = dict.fromkeys(self._entries, _UNREAD)
         problems: list[Located] = []
         for entry in node.entries:
-            self._named[entry.key] = _BROKEN
-            try:
-                self._named[entry.key] = self._model(entry)
-            except Wrong as error:
-                problems += error.problems
+            problems += self._read_entry(entry)
         return problems
+
+    def _read_entry(self, entry: Entry) -> list[Located]:
+        """Read one model, unless it was read as a fallback of an earlier one; return what is wrong in it."""
+        if self._named[entry.key] is not _UNREAD:
+            return []
+        self._named[entry.key] = _BROKEN
+        self._reading.append(entry.key)
+        try:
+            self._named[entry.key] = self._model(entry)
+        except Wrong as error:
+            return list(error.problems)
+        finally:
+            self._reading.pop()
+        return []
 
     def fallback(self) -> object | None:
         """The model of a stage that names none: the one called `default`, or the only one. Raises empty `Wrong`."""
@@ -89,13 +104,38 @@ class ModelReader:
         fields = self._options(name, owner, use.value.mark)
         rest = [option for option in table.entries if option.key != "use"]
         try:
-            values = read_fields(rest, fields, owner, entry.mark, _read_option)
+            values = read_fields(rest, fields, owner, entry.mark, self._read_option)
         except Wrong as error:
             raise (_of_another(entry.key, error) if use.mark.origin and not entry.mark.origin else error) from None
         written = [option for option in rest if any(_is_key(scalar) for scalar in scalars(option.value))]
         if written:
             raise Wrong(*(literal_secret(option, owner) for option in written))
         return self._resolve(name, values, use.value.mark, owner, table)
+
+    def _read_option(self, field: Field, entry: Entry, what: str) -> object:
+        if field.kind != "models":
+            return read_value(field, entry.value, what)
+        nodes = entry.value.items if isinstance(entry.value, Listing) else (entry.value,)
+        models: list[object] = []
+        problems: list[Located] = []
+        for node in nodes:
+            try:
+                problems += self._read_first(node, what)
+                models.append(self.find(node, what))
+            except Wrong as error:
+                problems += error.problems
+        if problems or len(models) < len(nodes):
+            raise Wrong(*problems)
+        return tuple(models)
+
+    def _read_first(self, node: Node, what: str) -> list[Located]:
+        """Read the model that another one falls back to, if it stands further below; return what is wrong in it."""
+        name = node.value if isinstance(node, Scalar) and isinstance(node.value, str) else ""
+        if name in self._reading:
+            circle = " -> ".join([*self._reading[self._reading.index(name) :], name])
+            problem = Located("E301", f"{what}: the models fall back to each other ({circle})", node.mark)
+            raise Wrong(replace(problem, hint="let the last of them have no fallback"))
+        return self._read_entry(self._entries[name]) if name in self._entries else []
 
     def _options(self, use: str, owner: str, mark: Mark) -> Mapping[str, Field]:
         try:
@@ -132,7 +172,3 @@ def _of_another(model: str, error: Wrong) -> Wrong:
 def _is_key(scalar: Scalar) -> bool:
     """Whether a setting is a key that somebody has written out, as in `headers: {Authorization: Bearer …}`."""
     return not scalar.from_environment and _KEY.search(scalar.text) is not None
-
-
-def _read_option(field: Field, entry: Entry, what: str) -> object:
-    return read_value(field, entry.value, what)

@@ -44,7 +44,7 @@ class Limits:
         """`budget` is what all runs may spend that are given these limits, beside what each may by itself."""
         self.purse = None if budget is None else Purse(budget)
         self._kept: dict[Hashable, object] = {}
-        self._opening = anyio.Lock()
+        self._opening: dict[Hashable, anyio.Lock] = {}
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -65,9 +65,10 @@ class Limits:
     async def opened(self, key: Hashable, open: Callable[[], AbstractAsyncContextManager[T]]) -> T:
         """Return what stands under `key`; the first who asks opens it, and it is closed with these limits.
 
-        The context manager must not hold a cancel scope or a task group open: it is closed by another task.
+        The context manager must not hold a cancel scope or a task group open: it is closed by another task. It may open
+        others in turn, which are closed after it.
         """
-        async with self._opening:
+        async with self._opening.setdefault(key, anyio.Lock()):
             if key not in self._kept:
                 self._kept[key] = await self._stack.enter_async_context(open())
         return cast(T, self._kept[key])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import cast
 
 from pipeline.calls.parameters import Parameters
+from pipeline.core.errors import DefinitionError, Problem
 from pipeline.core.ports import OpenModel, Resource
-from stages.models.checks import count, prices, seconds
+from stages.models.checks import count, percentile, prices, seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +37,20 @@ class Calling:
         for option in (*rates, "max_concurrency", "attempts"):
             if getattr(self, option) is not None:
                 count(getattr(self, option), option)
+        object.__setattr__(self, "hedge", percentile(self.hedge, "hedge"))
+        object.__setattr__(self, "fallback", self._models(self.fallback))
+        cache = cast("object", self.cache)
+        if not isinstance(cache, bool | str) or cache == "":
+            raise DefinitionError(Problem(None, "cache", f"is {cache!r}", "give true, or the path of a file"))
         if self.timeout is not None:
             object.__setattr__(self, "timeout", seconds(self.timeout, "timeout"))
         if self.price is not None:
             object.__setattr__(self, "price", MappingProxyType(prices(self.price, "price")))
+
+    def _models(self, given: object) -> tuple[Resource[OpenModel], ...]:
+        models = cast("Sequence[object]", given) if isinstance(given, list | tuple) else (given,)
+        for model in models:
+            if not isinstance(model, Calling):
+                hint = "give models that resolve has made, or provider/model to resolve"
+                raise DefinitionError(Problem(None, "fallback", f"{model!r} is no model that can take over", hint))
+        return cast("tuple[Resource[OpenModel], ...]", tuple(models))

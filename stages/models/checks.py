@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import cast
 
@@ -26,6 +27,13 @@ def seconds(value: object, option: str) -> float:
     if drawn.shape != "constant" or drawn.low <= 0:
         raise DefinitionError(Problem(None, option, f"is {value!r}", "give a time of more than 0, as 30s"))
     return drawn.low
+
+
+def percentile(value: object, option: str) -> str | None:
+    """Return a percentile as p95, or None. Raises `DefinitionError`."""
+    if value is None or (isinstance(value, str) and re.fullmatch("p[5-9][0-9]", value)):
+        return value
+    raise DefinitionError(Problem(None, option, f"is {value!r}", "give a percentile from p50 to p99, as p95"))
 
 
 def whole(value: object, option: str) -> int:

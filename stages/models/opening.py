@@ -7,7 +7,7 @@ import itertools
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 
 import anyio
@@ -17,8 +17,8 @@ from pipeline.calls.budget import Reserve
 from pipeline.calls.call import Call, CallIdentity, Judgement, Reply, Request
 from pipeline.calls.errors import NO_HEADERS
 from pipeline.calls.limit import SharedLimit
+from pipeline.calls.observed import ObservedAttempt, ObservedCall
 from pipeline.calls.pricing import Tariff
-from pipeline.calls.retry import Retry
 from pipeline.calls.schema import Schema, SchemaLike
 from pipeline.calls.stack import Stack
 from pipeline.calls.timeout import AttemptTimeout
@@ -26,10 +26,12 @@ from pipeline.calls.tool import Tool
 from pipeline.core.limits import Limits
 from pipeline.core.ports import Visit
 from pipeline.core.state import Message
+from stages.models import resilience
 from stages.models.chat import ChatProvider
 from stages.models.client import sdk_client
 from stages.models.endpoint import Endpoint
 from stages.models.refusals import Refusals
+from stages.models.sockets import Sockets, WithinSockets
 
 if TYPE_CHECKING:
     import httpx2
@@ -62,6 +64,7 @@ async def open_chat(
     make_transport: Callable[[], httpx2.AsyncBaseTransport],
     limits: Limits,
     *,
+    sockets: Sockets | None = None,
     headers_of: Callable[[Request], Mapping[str, str]] | None = None,
 ) -> AsyncGenerator[OpenChat]:
     """Open `definition` over a transport. Closing is shielded from cancellation for `CLOSE_TIMEOUT` seconds."""
@@ -79,7 +82,11 @@ async def open_chat(
     )
     arrivals = limits.shared("arrivals", itertools.count)
     try:
-        yield OpenChat(definition, _stack(definition, limits, tariff).around(provider.ask), arrivals)
+        cached = await resilience.cache(definition, limits, lambda request: provider.wire.body(request))
+        others = await resilience.fallback(definition, limits)
+        connection = WithinSockets(sockets) if sockets is not None else None
+        stack = replace(_stack(definition, limits, tariff), cache=cached, fallback=others, connection=connection)
+        yield OpenChat(definition, stack.around(provider.ask), stack.instead(provider.ask), arrivals)
     finally:
         with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
             await client.close()
@@ -89,9 +96,14 @@ def _stack(definition: OpenAIModel, limits: Limits, tariff: Tariff) -> Stack:
     """Return the policies of a definition; what they share with other models of the account is in `limits`."""
     most = definition.max_concurrency
     return Stack(
-        retry=Retry(attempts=definition.attempts),
+        observe=ObservedCall(definition.name),
+        detector=resilience.detector(definition, limits),
+        retry=resilience.retry(definition, limits),
+        hedge=resilience.hedge(definition, limits),
+        breaker=resilience.breaker(definition, limits),
         budget=Reserve(definition.name, tariff),
         limit=SharedLimit(anyio.CapacityLimiter(most)) if most else None,
+        sending=ObservedAttempt(definition.name),
         timeout=None if definition.timeout is None else AttemptTimeout(definition.timeout),
     )
 
@@ -102,6 +114,7 @@ class OpenChat:
 
     definition: OpenAIModel
     ask: Call = field(repr=False)  #: the whole stack
+    instead: Call = field(repr=False)  #: the part of it that is this model's own, when another one falls back to it
     arrivals: Iterator[int] = field(repr=False)
 
     async def call(self, visit: Visit, messages: Sequence[Message], **params: object) -> Reply:
@@ -124,5 +137,11 @@ class OpenChat:
             on_truncated=cast("Judgement", params.pop("on_truncated", "accept")),
             on_refused=cast("Judgement", params.pop("on_refused", "accept")),
             parameters=self.definition.parameters.updated(params) if params else self.definition.parameters,
+            asked=params,
         )
         return await self.ask(request)
+
+    async def take_over(self, request: Request) -> Reply:
+        """Satisfies `pipeline.calls.fallback.Substitute`."""
+        parameters = self.definition.parameters.updated(request.asked)
+        return await self.instead(replace(request, parameters=parameters))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar, cast
 
@@ -184,9 +184,19 @@ def _build(definition: type[M], fixed: Mapping[str, object], options: Mapping[st
             raise _wrong(name, "is not an option of a model", _nearest(name, allowed))
         # A simulated model's `seed` is its own; it has no other use for one.
         (own if name in fields else asked)[name] = value
+    if own.get("fallback") is not None:
+        own["fallback"] = _models(own["fallback"])
     given = {name: value for name, value in own.items() if value is not None or name == "timeout"}
     build = cast("Callable[..., M]", definition)
     return build(**{**fixed, **given}, parameters=Parameters().updated(asked))
+
+
+def _models(given: object) -> object:
+    """Resolve what is written as `provider/model`; what else is there, the definition looks at."""
+    if isinstance(given, list | tuple):
+        models = cast("Sequence[object]", given)
+        return tuple(resolve(each) if isinstance(each, str) else each for each in models)
+    return (resolve(given),) if isinstance(given, str) else given
 
 
 def _nearest(word: str, known: tuple[str, ...]) -> str:

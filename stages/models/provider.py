@@ -28,6 +28,9 @@ _COMMON: Final[Mapping[str, Field]] = {
     "max_concurrency": Field("count", help="attempts in flight over all stages"),
     "timeout": Field("duration", help="of one attempt; none waits without end"),
     "attempts": Field("count", help="tries of one call, the first included"),
+    "hedge": Field("text", help="p95: send a second attempt when one takes longer than 95% of them"),
+    "fallback": Field("models", help="models that are asked when this one cannot answer, in turn"),
+    "cache": Field("any", help="keep answers on disk: true, or the path of a file"),
     "price": Field("mapping", help="US dollars a million tokens: input, output, cached_input"),
     **PARAMETERS,
 }

@@ -146,6 +146,10 @@ class OpenSimulated:
         """As `OpenChat.call`."""
         return await self.chat.call(visit, messages, **params)
 
+    async def take_over(self, request: Request) -> Reply:
+        """As `OpenChat.take_over`."""
+        return await self.chat.take_over(request)
+
 
 @asynccontextmanager
 async def _open(definition: SimulatedModel, limits: Limits) -> AsyncGenerator[OpenSimulated]:
