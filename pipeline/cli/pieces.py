@@ -80,7 +80,7 @@ class Pieces:
 
     def _before_words(self) -> None:
         """Words do not follow a piece on its line."""
-        if self._mid_line and (not self._what.to_output or _is_one_terminal()):
+        if self._mid_line and (not self._what.to_output or _is_one_place()):
             self._mid_line = False
             self._voice.piece("\n")
 
@@ -168,9 +168,9 @@ def _is_json_of(output: object, shown: str) -> bool:
         return False
 
 
-def _is_one_terminal() -> bool:
-    """Whether records and words go to a terminal, which is the same one then."""
+def _is_one_place() -> bool:
+    """Whether records and words go to the same terminal, pipe or file."""
     try:
-        return os.isatty(1) and os.isatty(2)
+        return os.path.samestat(os.fstat(1), os.fstat(2))
     except OSError:
         return False

@@ -25,6 +25,8 @@ from pipeline import (
     Skip,
     Visit,
 )
+from pipeline.config.description import load_text
+from pipeline.config.problems import ConfigError
 from pipeline.core.stage import Stage
 from pipeline.core.state import ToolCall
 from pipeline.core.threads import BlockingStatistics
@@ -280,6 +282,48 @@ def test_agents_with_equal_tools_are_equal_and_say_what_they_have() -> None:
     assert made() != made(max_hops=3)
     assert made() != agent("lead", model=model, tools=[tool(add, timeout=6)])
     assert "FunctionTool(name='add', description='The sum of two numbers.'" in repr(made())
+
+
+# -- in a file --------------------------------------------------------------------------------------------------------
+
+FILE = """
+version: 1
+stages:
+  - agent: lead
+    model: sim/default
+    tools: ["tests.stages.test_tools:add", "tests.stages.test_tools:where"]
+    max_hops: 3
+    stream: true
+    on_truncated: fail
+    on_refused: accept
+"""
+
+
+def test_tools_of_a_file_are_those_of_code_where_their_import_is_allowed() -> None:
+    read = load_text(FILE, allow_import=["tests.stages"]).stages
+    options: dict[str, Any] = {"max_hops": 3, "stream": True, "on_truncated": "fail", "on_refused": "accept"}
+    assert read == agent("lead", model="sim/default", tools=[add, where], **options)
+    one = FILE.replace(
+        '["tests.stages.test_tools:add", "tests.stages.test_tools:where"]', "tests.stages.test_tools:add"
+    )
+    assert load_text(one, allow_import=["tests.stages"]).stages == agent(
+        "lead", model="sim/default", tools=[add], **options
+    )
+
+
+def test_a_file_imports_no_tool_that_was_not_allowed() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_text(FILE)
+    assert [problem.code for problem in caught.value.problems] == ["E310", "E310"]
+    assert "'tools' of stage 'lead' asks to import 'tests.stages.test_tools', which is not allowed" in str(caught.value)
+
+
+def test_a_tool_of_a_file_that_no_model_can_be_offered_is_refused_with_its_line() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_text(FILE.replace("test_tools:add", "test_tools:by_place"), allow_import=["tests.stages"])
+    (problem,) = caught.value.problems
+    assert problem.mark.line == 6
+    assert problem.message.startswith("'tools' of stage 'lead': 'by_place': a is given by position alone")
 
 
 # -- rounds -----------------------------------------------------------------------------------------------------------
