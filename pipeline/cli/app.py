@@ -8,6 +8,7 @@ import typer
 
 from pipeline.cli.graph import graph
 from pipeline.cli.run import run
+from pipeline.cli.sim import EPILOG, sim
 from pipeline.cli.validate import validate
 
 _EXAMPLES = """Run streams of prompts through pipelines of LLM agents.
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.command("run", help="Run a pipeline over input; records to stdout or -o.", epilog=_CODES)(run)
 app.command("validate", help="Check a pipeline file: all its mistakes at once.")(validate)
+app.command("sim", help="Serve a simulated model over HTTP, with limits and faults as asked.", epilog=EPILOG)(sim)
 app.command("graph", help="Draw a pipeline: for the terminal, or as Mermaid.")(graph)
 
 

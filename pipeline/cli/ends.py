@@ -27,6 +27,11 @@ def sink(name: str, **options: object) -> Resource[Sink]:
     return cast("Resource[Sink]", _installed("penstock.sinks", name)(**options))
 
 
+def server(name: str) -> object:
+    """The installed server `name`, an entry point of the group `penstock.servers`."""
+    return _installed("penstock.servers", name)
+
+
 def _installed(group: str, name: str) -> Callable[..., object]:
     for point in entry_points(group=group, name=name):
         return cast("Callable[..., object]", point.load())

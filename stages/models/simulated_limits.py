@@ -53,11 +53,20 @@ class ServerLimits:
             "charge": _charge,
             "burst": seconds,
         }
-        for name in given:
-            if name not in readers:
-                message = f"{name!r} is no limit of a server"
-                raise DefinitionError(Problem(None, "limits", message, f"known: {', '.join(readers)}"))
-        read = {name: readers[name](value, f"limits.{name}") for name, value in given.items() if value is not None}
+        read: dict[str, object] = {}
+        problems: list[Problem] = []
+        for name, value in given.items():
+            try:
+                if name not in readers:
+                    raise _wrong("limits", f"{name!r} is no limit of a server", f"known: {', '.join(readers)}")
+                read[name] = readers[name](value, f"limits.{name}")
+            except DefinitionError as error:
+                problems += error.problems
+        if "burst" in read and read.get("window", "token_bucket") != "token_bucket":
+            hint = "leave it out, or use the window token_bucket"
+            problems += _wrong("limits.burst", f"the window {read['window']} has none", hint).problems
+        if problems:
+            raise DefinitionError(*problems)
         return cls(**read)  # pyright: ignore[reportArgumentType]
 
 
@@ -217,7 +226,7 @@ def _count(value: object, option: str) -> int:
     number = float(found[1]) * _TIMES[found[2]] if found else value
     whole = isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
     if not whole or number != int(cast(float, number)) or cast(float, number) < 1:
-        raise DefinitionError(Problem(None, option, f"is {value!r}", "give a whole number, at least 1, as 500 or 200k"))
+        raise _wrong(option, f"is {value!r}", "give a whole number, at least 1, as 500 or 200k")
     return int(cast(float, number))
 
 
@@ -231,5 +240,9 @@ def _charge(value: object, option: str) -> str:
 
 def _one_of(value: object, option: str, words: tuple[str, ...]) -> str:
     if value not in words:
-        raise DefinitionError(Problem(None, option, f"is {value!r}", f"one of {', '.join(words)}"))
+        raise _wrong(option, f"is {value!r}", f"one of {', '.join(words)}")
     return cast(str, value)
+
+
+def _wrong(option: str, message: str, hint: str) -> DefinitionError:
+    return DefinitionError(Problem(None, option, message, hint))

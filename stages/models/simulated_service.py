@@ -44,10 +44,12 @@ class Exchange:
         if self._end():
             self.server.ledger.finished += 1
 
-    def cancel(self) -> None:
-        """The client has left before."""
-        if self._end():
-            self.server.ledger.cancelled += 1
+    def cancel(self) -> bool:
+        """The client has left before. Says whether that is news."""
+        if not self._end():
+            return False
+        self.server.ledger.cancelled += 1
+        return True
 
     def drop(self) -> None:
         """The connection was broken, as the answer says."""
