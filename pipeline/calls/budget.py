@@ -109,12 +109,15 @@ class Reserve:
         purse = claim.refused
         if purse is None:
             return CallError("the budget has nothing to spare for a second attempt", fault="retry", type="budget")
-        needs = _listed(purse, claim.amount)
-        if not purse.spent.requests:
-            words = f"is too small for one call: stage {visit.stage!r} may need {needs} for an attempt of {self.model}"
-            return BudgetSpent(f"the budget of {purse.budget} {words}; raise it, or lower max_output_tokens")
-        words = f"{_left(purse)}, and stage {visit.stage!r} may need {needs} for the next attempt of {self.model}"
-        return BudgetSpent(f"the budget of {purse.budget} is used up: {words}; raise it to go on")
+        needs = f"stage {visit.stage!r} may need {_needed(purse, claim.amount)} for"
+        if Purse(purse.budget).short_of(claim.amount):
+            words = (
+                f"is too small for one call: {needs} an attempt of {self.model}; raise it, or lower max_output_tokens"
+            )
+        else:
+            words = f"is used up: {_left(purse, claim.amount)}, and {needs} the next attempt of {self.model}"
+            words += "; raise it to go on"
+        return BudgetSpent(f"the budget of {purse.budget} {words}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,23 +192,22 @@ def _json(value: Mapping[str, object]) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _left(purse: Purse) -> str:
+def _short(purse: Purse, amount: Amount) -> tuple[str, ...]:
+    """The dimensions to speak of: those in which an amount does not fit, else all that are limited."""
+    return purse.short_of(amount) or tuple(name for name in DIMENSIONS if getattr(purse.budget, name) is not None)
+
+
+def _left(purse: Purse, amount: Amount) -> str:
     """What is spent of what, as `$4.98 of $5.00 is spent`."""
-    now = purse.statistics()
+    spent = purse.statistics().spent
+    names = _short(purse, amount)
     parts = [
-        f"{spent_text(name, getattr(now.spent, name))} of {amount_text(name, most)}"
-        for name in DIMENSIONS
-        if (most := getattr(purse.budget, name)) is not None
+        f"{spent_text(name, getattr(spent, name))} of {amount_text(name, getattr(purse.budget, name))}"
+        for name in names
     ]
-    return f"{' and '.join(parts)} {'is' if len(parts) == 1 and purse.budget.usd is not None else 'are'} spent"
+    return f"{' and '.join(parts)} {'is' if names == ('usd',) else 'are'} spent"
 
 
-def _listed(purse: Purse, amount: Amount) -> str:
-    """Those parts of an amount that the budget limits."""
-    values = (amount.picos / PICOS, amount.tokens, amount.requests)
-    parts = [
-        amount_text(name, value)
-        for name, value in zip(DIMENSIONS, values, strict=True)
-        if getattr(purse.budget, name) is not None
-    ]
-    return " and ".join(parts)
+def _needed(purse: Purse, amount: Amount) -> str:
+    values = dict(zip(DIMENSIONS, (amount.picos / PICOS, amount.tokens, amount.requests), strict=True))
+    return " and ".join(amount_text(name, values[name]) for name in _short(purse, amount))

@@ -91,6 +91,11 @@ def dropped(now: Statistics) -> list[str]:
     return lines
 
 
+def paid(now: Statistics) -> list[str]:
+    """What is spent of each budget, a line each."""
+    return [f"budget: {purse}" for purse in now.budgets]
+
+
 def closing(verb: str, now: Statistics, seconds: float) -> str:
     """The last line: counts, time, tokens and money."""
     settled = [f"{count:,} {status}" for status, count in now.window.settled.items() if count]

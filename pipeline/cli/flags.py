@@ -10,7 +10,8 @@ from typing import TypeVar
 import typer
 
 from pipeline.cli.exits import UsageError
-from pipeline.config.units import WrongForm, count, count_or_share, duration
+from pipeline.config.units import WrongForm, budget, count, count_or_share, duration
+from pipeline.core.budget import Budget
 
 T = TypeVar("T")
 
@@ -103,6 +104,13 @@ def a_positive_duration(text: str) -> float:
     if not seconds > 0:
         raise typer.BadParameter("must be above 0 seconds")
     return seconds
+
+
+def a_budget(text: str) -> Budget:
+    """`5usd`, `2Mtok`, `10kreq`, or several of them with commas."""
+    if not text:
+        raise typer.BadParameter("is empty: write 5usd, since a shell takes $5 for a variable")
+    return _read(budget, text)
 
 
 def one_of(*words: str) -> Callable[[str], str]:

@@ -41,9 +41,9 @@ _OPTIONS: Mapping[str, Field] = {
     "watchdog": Field("duration"),
     "stall_timeout": Field("duration"),
     "buffer_size": Field("count"),
+    "budget": Field("budget"),
     "debug": Field("flag"),
 }
-_NOT_YET = ("budget",)
 
 
 @dataclass(frozen=True)
@@ -196,18 +196,13 @@ class _Reader:
             return {}
         for option in entry.value.entries:
             self.stages.where[None, option.key] = Place(option.value.mark, "E110")
-        later = [option for option in entry.value.entries if option.key in _NOT_YET]
-        self.problems += [
-            Located("E111", f"{option.key!r} of the pipeline is not supported yet", option.mark) for option in later
-        ]
-        known = [option for option in entry.value.entries if option.key not in _NOT_YET]
         values: dict[str, object] = {}  # also of those that can be read beside a wrong one
 
         def keep(field: Field, option: Entry, what: str) -> object:
             values[option.key] = value = read_value(field, option.value, what)
             return value
 
-        self._try(lambda: read_fields(known, _OPTIONS, "the pipeline", entry.mark, keep))
+        self._try(lambda: read_fields(entry.value.entries, _OPTIONS, "the pipeline", entry.mark, keep))
         return values
 
     def _vars(self, entry: Entry | None) -> Mapping[str, object]:

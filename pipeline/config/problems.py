@@ -25,7 +25,6 @@ EXPLANATIONS = {
     "E108": "A flag `--set a.b=c` names a place that the file does not have.",
     "E109": "A `${VARIABLE}` of the environment is missing or written wrongly.",
     "E110": "Each option is right by itself, but the stage or the pipeline cannot be built from them.",
-    "E111": "The key is known and not supported by this version; it is refused, because ignoring it would mislead.",
     "E201": "The text is not a template: what Jinja met, and where.",
     "E202": "Here stands exactly one expression, `{{ … }}`, whose value is used itself.",
     "E210": "A template uses a name that no stage before it produces.",

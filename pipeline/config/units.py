@@ -1,4 +1,4 @@
-"""Quantities as people write them: `250ms 30s 2m 1h`, `25.6k 1M`, `5usd`, `500/min`, `3%`.
+"""Quantities as people write them: `250ms 30s 2m 1h`, `25.6k 1M`, `5usd`, `500/min`, `3%`, `5usd,2Mtok`.
 
 Each function takes the text and returns the number, or raises `WrongForm`, which says what would be right.
 """
@@ -8,11 +8,14 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
+from pipeline.core.budget import Budget
+
 _NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,9})?)"
 _DURATION = re.compile(rf"{_NUMBER}(ms|s|m|h)")
 _SECONDS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600)}
 _COUNT = re.compile(rf"{_NUMBER}([kKMG]?)")
 _TIMES = {"": 1, "k": 1000, "K": 1000, "M": 1_000_000, "G": 1_000_000_000}
+_LIMIT = re.compile(r"(\S*?)\s*(usd|tok|req)", re.IGNORECASE)
 _RATE = re.compile(r"(\S+?)\s*/\s*(s|sec|second|min|minute|h|hour)")
 _PER_MINUTE = {"s": 60.0, "sec": 60.0, "second": 60.0, "min": 1.0, "minute": 1.0, "h": 1 / 60, "hour": 1 / 60}
 
@@ -80,3 +83,22 @@ def money(text: str) -> float:
     if found is None:
         raise WrongForm(text, "is not an amount of money: write 5usd or 0.50usd")
     return float(found[1])
+
+
+def budget(text: str) -> Budget:
+    """The most that may be spent; several limits are written with commas between them."""
+    parts = [_LIMIT.fullmatch(part.strip()) for part in text.split(",")]
+    given = {part[2].lower(): part[1] for part in parts if part}
+    try:
+        if len(given) != len(parts):
+            raise WrongForm(text, "names something twice, or nothing")
+        return Budget(
+            usd=money(given["usd"] + "usd") if "usd" in given else None,
+            tokens=count(given["tok"]) if "tok" in given else None,
+            requests=count(given["req"]) if "req" in given else None,
+        )
+    except WrongForm:
+        bare = re.fullmatch(rf"\$?{_NUMBER}\$?", text)
+        hint = f"did you mean {bare[1]}usd?" if bare else None
+        verdict = "is not a budget: write 5usd, 2Mtok, 10kreq or 5usd,2Mtok"
+        raise WrongForm(text, verdict, hint) from None

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 from pipeline.config.nodes import Listing, Mark, Node, Scalar, Table, data, describe
 from pipeline.config.problems import Located
-from pipeline.config.units import WrongForm, count, count_or_share, duration, money, rate, share
+from pipeline.config.units import WrongForm, budget, count, count_or_share, duration, money, rate, share
 from pipeline.core.joins import Join, first, quorum
 from pipeline.core.names import join_names, suggestion
 from pipeline.core.templates import BadTemplate, Expression, Template
@@ -156,6 +156,7 @@ READERS: Final[Mapping[FieldKind, Callable[[Field, Node, str], object]]] = Mappi
         "count_or_share": _in_units(count_or_share, "a count or a share like 5%"),
         "rate": _in_units(rate, "a rate like 500/min"),
         "money": _in_units(money, "an amount like 5usd"),
+        "budget": _in_units(budget, "a budget like 5usd, 2Mtok or 10kreq"),
         "flag": _flag,
         "choice": _choice,
         "schema": _schema,

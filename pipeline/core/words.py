@@ -35,6 +35,7 @@ FieldKind: TypeAlias = Literal[
     "count_or_share",  #: -> int, or float for a share
     "rate",  #: 500/min, or the number a minute -> float a minute
     "money",  #: 5usd -> float US dollars
+    "budget",  #: 5usd, 2Mtok, 10kreq, or several with commas -> Budget
     "flag",  #: true, false -> bool
     "choice",  #: one of `choices` -> str
     "model",  #: the name of a model, or provider/model -> its definition

@@ -15,6 +15,8 @@ from pipeline.core.errors import DefinitionError, Problem
 from pipeline.core.joins import quorum
 from tests.config.fakes import HEAD, SIM, WORDS, Models, Stage, messages, read, refused
 
+NO_BUDGET = "is not a budget: write 5usd, 2Mtok, 10kreq or 5usd,2Mtok"
+
 FILE = """\
 version: 1
 models:
@@ -107,10 +109,10 @@ review.yaml:10:18  E110 'concurrency' of stage 'draft': is too much
         (f"{HEAD}stages: [{{agent: a}}]\nvars: [a]", ["4:7 E101 'vars' must be a mapping, not a list"]),
         (f"{HEAD}stages: [{{agent: a}}]\npipeline: 5", ["4:11 E101 'pipeline' must be a mapping, not the number 5"]),
         (
-            f"{HEAD}stages: [{{agent: a}}]\npipeline: {{budget: 5usd, orderd: true}}",
+            f"{HEAD}stages: [{{agent: a}}]\npipeline: {{budget: $5, orderd: true}}",
             [
-                "4:12 E111 'budget' of the pipeline is not supported yet",
-                "4:26 E102 unknown key 'orderd' in the pipeline (did you mean 'ordered'?)",
+                f"4:20 E101 'budget' of the pipeline: '$5' {NO_BUDGET} (did you mean 5usd?)",
+                "4:24 E102 unknown key 'orderd' in the pipeline (did you mean 'ordered'?)",
             ],
         ),
         (

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config.units import WrongForm, count, count_or_share, duration, money, rate, share
+from pipeline.config.units import WrongForm, budget, count, count_or_share, duration, money, rate, share
+from pipeline.core.budget import Budget
 
-READERS: list[Callable[[str], object]] = [duration, count, share, count_or_share, rate, money]
+NO_BUDGET = "is not a budget: write 5usd, 2Mtok, 10kreq or 5usd,2Mtok"
+
+READERS: list[Callable[[str], object]] = [duration, count, share, count_or_share, rate, money, budget]
 
 
 @pytest.mark.parametrize(
@@ -38,6 +41,11 @@ READERS: list[Callable[[str], object]] = [duration, count, share, count_or_share
         (rate, "500", 500.0),
         (money, "5usd", 5.0),
         (money, "0.50 USD", 0.5),
+        (budget, "5usd", Budget(usd=5.0)),
+        (budget, "0.1 USD", Budget(usd=0.1)),
+        (budget, "2Mtok", Budget(tokens=2_000_000)),
+        (budget, "10kreq", Budget(requests=10_000)),
+        (budget, "0.5usd, 2Mtok,3req", Budget(0.5, 2_000_000, 3)),
     ],
 )
 def test_a_quantity_is_read(reader: Callable[[str], object], text: str, value: object) -> None:
@@ -63,6 +71,14 @@ def test_a_quantity_is_read(reader: Callable[[str], object], text: str, value: o
         (rate, "500/day", "'500/day' is not a rate: write 500/min, 200k/min or 10/s"),
         (rate, "x/min", "'x/min' is not a rate: write 500/min, 200k/min or 10/s"),
         (money, "$5", "'$5' is not an amount of money: write 5usd or 0.50usd"),
+        (budget, "$5", f"'$5' {NO_BUDGET}; did you mean 5usd?"),
+        (budget, "0.5", f"'0.5' {NO_BUDGET}; did you mean 0.5usd?"),
+        (budget, "5eur", f"'5eur' {NO_BUDGET}"),
+        (budget, "1.5req", f"'1.5req' {NO_BUDGET}"),
+        (budget, "-1usd", f"'-1usd' {NO_BUDGET}"),
+        (budget, "1kusd", f"'1kusd' {NO_BUDGET}"),
+        (budget, "5usd,6usd", f"'5usd,6usd' {NO_BUDGET}"),
+        (budget, "5usd,", f"'5usd,' {NO_BUDGET}"),
     ],
 )
 def test_anything_else_is_refused_with_the_right_form(reader: Callable[[str], object], text: str, message: str) -> None:

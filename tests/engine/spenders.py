@@ -143,7 +143,7 @@ def watched() -> Generator[Watch]:
     watch = Watch()
     move, spend = Purse.move, Claim.spend
 
-    def seen(purse: Purse, spent: Amount = Amount(), reserved: Amount = Amount()) -> None:  # noqa: B008
+    def seen(purse: Purse, spent: Amount = Amount(), reserved: Amount = Amount()) -> None:
         move(purse, spent, reserved)
         watch.changes += 1
         watch.purses[id(purse)] = purse

@@ -9,13 +9,11 @@ import anyio
 import pytest
 
 from pipeline import Budget, DefinitionError, Limits, Pipeline, RunStopped, Visit
-from pipeline.core.errors import PipelineError
-from pipeline.core.purse import PICOS
 from pipeline.core.run import Run
 from pipeline.core.stage import Stage
 from pipeline.core.state import ConversationState
 from pipeline.core.statistics import Statistics
-from stages import agent, first, loop, map, parallel, resolve, scatter
+from stages import agent, first, loop, parallel, resolve, scatter
 from stages.models import SimulatedModel
 from tests.engine.schedules import in_virtual_time, run_in
 from tests.engine.spenders import Books, Spender, watched
@@ -224,6 +222,12 @@ async def test_runs_that_share_limits_may_share_a_budget() -> None:
 
 # -- what cannot be paid ----------------------------------------------------------------------------------------------
 
+NO_BOUND = "may answer at any length, so a budget cannot hold (give the agent or its model max_output_tokens: 1000)"
+NO_PRICE = (
+    "has no known price, so a budget in dollars cannot hold "
+    "(give it price: {input: 2.5, output: 10}, in dollars a million tokens)"
+)
+
 
 @pytest.mark.parametrize(
     ("model", "budget", "problem"),
@@ -231,20 +235,17 @@ async def test_runs_that_share_limits_may_share_a_budget() -> None:
         (
             resolve("sim/x", price={"input": 1, "output": 1}),
             Budget(usd=1),
-            "stage 'ask', max_output_tokens: sim/x may answer at any length, so a budget cannot hold "
-            "(give the agent or its model max_output_tokens: 1000)",
+            f"stage 'ask', max_output_tokens: sim/x {NO_BOUND}",
         ),
         (
             resolve("sim/x"),
             Budget(tokens=1),
-            "stage 'ask', max_output_tokens: sim/x may answer at any length, so a budget cannot hold "
-            "(give the agent or its model max_output_tokens: 1000)",
+            f"stage 'ask', max_output_tokens: sim/x {NO_BOUND}",
         ),
         (
             resolve("vllm/qwen", max_output_tokens=10),
             Budget(usd=1),
-            "stage 'ask', model: vllm/qwen has no known price, so a budget in dollars cannot hold "
-            "(give it price: {input: 2.5, output: 10}, in dollars a million tokens)",
+            f"stage 'ask', model: vllm/qwen {NO_PRICE}",
         ),
     ],
 )
@@ -297,9 +298,7 @@ async def test_an_agent_of_ones_own_that_gives_no_bound_stops_the_run_with_the_s
     with pytest.raises(RunStopped) as caught:
         await Pipeline(agent(OwnAgent(model)), budget=Budget(tokens=10**6)).collect(["a", "b"])
     assert (caught.value.cause_kind, model.books.requests) == ("refused", 0)
-    assert caught.value.reason == (
-        "spender may answer at any length, so a budget cannot hold (give the agent or its model max_output_tokens: 1000)"
-    )
+    assert caught.value.reason == f"spender {NO_BOUND}"
     records = await Pipeline(agent(OwnAgent(model, max_output_tokens=1000)), budget=Budget(tokens=10**6)).collect(["a"])
     assert [record.status for record in records] == ["ok"]
 
