@@ -33,6 +33,7 @@ class Changes:
     variables: Mapping[str, object] = field(default_factory=dict[str, object])
     allow_import: tuple[str, ...] = ()
     concurrency: int | None = None  #: of agents that do not say
+    stream: bool = False  #: of agents that do not say
     options: Mapping[str, object] = field(default_factory=dict[str, object])  #: over those of the file
     defaults: Mapping[str, object] = field(default_factory=dict[str, object])  #: under those of the file
 
@@ -48,7 +49,7 @@ def read_pipeline(path: str, changes: Changes, notice: Notice = _unheard) -> Pip
         overrides=changes.overrides,
         variables=changes.variables,
         allow_import=allowed,
-        words=_Words(changes.concurrency),
+        words=_Words(changes),
     )
     return _built(description, changes, notice)
 
@@ -61,7 +62,7 @@ def read_text(text: str | bytes, name: str, changes: Changes, notice: Notice = _
         overrides=changes.overrides,
         variables=changes.variables,
         allow_import=importable(changes.allow_import),
-        words=_Words(changes.concurrency),
+        words=_Words(changes),
     )
     return _built(description, changes, notice)
 
@@ -98,17 +99,19 @@ def _built(description: Description, changes: Changes, notice: Notice) -> Pipeli
 
 
 class _Words(Mapping[str, Word]):
-    """The installed kinds of stages, with agents that have `concurrency` slots unless they say otherwise."""
+    """The installed kinds of stages, with agents that have `concurrency` slots, and stream, unless they say
+    otherwise."""
 
-    def __init__(self, concurrency: int | None) -> None:
+    def __init__(self, changes: Changes) -> None:
         self._installed = InstalledWords()
-        self._concurrency = concurrency
+        slots = {} if changes.concurrency is None else {"concurrency": changes.concurrency}
+        self._of_agents: Mapping[str, object] = {**slots, **({"stream": True} if changes.stream else {})}
 
     def __getitem__(self, kind: str) -> Word:
         word = self._installed[kind]
-        if kind != "agent" or self._concurrency is None:
+        if kind != "agent" or not self._of_agents:
             return word
-        return replace(word, build=partial(word.build, concurrency=self._concurrency))
+        return replace(word, build=partial(word.build, **self._of_agents))
 
     def __contains__(self, kind: object) -> bool:
         return kind in self._installed

@@ -16,11 +16,14 @@ import anyio
 from anyio import create_task_group
 
 from pipeline.cli.alarms import Alarms
-from pipeline.cli.closing import Failures, abandoned, closing, dropped, opening, verdict
+from pipeline.cli.closing import Failures, abandoned, closing, dropped, opening, paid, verdict
 from pipeline.cli.ends import Heard, Watched
 from pipeline.cli.exits import BROKEN, OK, OUTPUT_CLOSED, REFUSED, SOME_FAILED, code_of, told
 from pipeline.cli.interrupts import Interrupts, watch_reader
+from pipeline.cli.pieces import Pieces
+from pipeline.cli.streaming import Streamed, only
 from pipeline.cli.voice import Voice
+from pipeline.core.events import Event
 from pipeline.core.pipeline import Pipeline
 from pipeline.core.ports import Resource, Sink, Source
 from pipeline.core.record import Record
@@ -45,6 +48,7 @@ class Job:
     progress: Progress
     grace: float
     voice: Voice
+    stream: Streamed | None = None  #: an answer that is shown as it comes
 
 
 def execute(job: Job, *, limit: int | None = None) -> int:
@@ -75,6 +79,7 @@ class _Execution:
         self.reader_left = False
         self.failures = Failures()
         self.alarms = Alarms(job.pipeline, job.voice)
+        self.pieces: Pieces | None = None
         self.began = time.monotonic()
 
     async def main(self) -> None:
@@ -85,6 +90,9 @@ class _Execution:
             tg.start_soon(interrupts.keep_grace)
             if self.job.output == "-" and sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison]
                 tg.start_soon(watch_reader, 1, self._reader_left)
+            if self.job.stream is not None:
+                self.pieces = Pieces(self.job.stream, self.voice)
+                tg.start_soon(self.pieces.pump)
             show = self._progress()
             if show is not None:
                 tg.start_soon(_shown, show)
@@ -94,9 +102,12 @@ class _Execution:
     async def _run(self) -> None:
         job = self.job
         async with AsyncExitStack() as stack:
-            self.records = Watched(await stack.enter_async_context(job.source.open()))
-            sink = Heard(job.sink, self._hear)
-            await job.pipeline.run(self.records, sink, watch=self._started, on_event=self.alarms.hear)
+            records, inner = await stack.enter_async_context(job.source.open()), job.sink
+            if self.pieces is not None:
+                records, inner = await only(records), self.pieces.before(inner)
+            self.records = Watched(records)
+            sink = Heard(inner, self._hear)
+            await job.pipeline.run(self.records, sink, watch=self._started, on_event=self._event)
 
     def _started(self, run: Run) -> None:
         self.run = run
@@ -104,6 +115,11 @@ class _Execution:
         if self.interrupts is not None:
             self.interrupts.run = run
         self.voice.note(opening(self.job.name, self.job.pipeline, self.job.output))
+
+    def _event(self, event: Event) -> None:
+        if self.pieces is not None:
+            self.pieces.hear(event)
+        self.alarms.hear(event)
 
     def _hear(self, record: Record) -> None:
         said = self.failures.hear(record)
@@ -147,7 +163,8 @@ class _Execution:
         if now is not None:
             if not now.window.admitted and error is None and code == OK and not self.none_wanted:
                 self.voice.note(f"warning: no records in {', '.join(_title(path) for path in self.job.inputs)}")
-            for line in (*self.failures.lines(), *dropped(now), *abandoned(now)) if code != OUTPUT_CLOSED else ():
+            lines = (*self.failures.lines(), *dropped(now), *abandoned(now), *paid(now))
+            for line in lines if code != OUTPUT_CLOSED else ():
                 self.voice.note(line)
             to_its_end = error is None and code in (OK, SOME_FAILED, REFUSED)
             self.voice.note(closing("done" if to_its_end else "stopped", now, time.monotonic() - self.began))
@@ -177,7 +194,7 @@ async def _shown(show: Callable[[], Coroutine[object, object, None]]) -> None:
 
 def chosen_progress(job: Job) -> Progress:
     """How progress is shown: live where stderr is a terminal that records do not go to as well."""
-    if job.voice.quiet:
+    if job.voice.quiet or job.stream is not None:
         return "none"
     if job.progress != "auto":
         return job.progress

@@ -13,8 +13,10 @@ from pipeline.cli.definition import Changes, read_pipeline, read_text
 from pipeline.cli.execution import Backend, Job
 from pipeline.cli.exits import UsageError
 from pipeline.cli.flags import pairs
+from pipeline.cli.streaming import streamed
 from pipeline.cli.voice import Voice
 from pipeline.config.adhoc import ad_hoc, short_schema
+from pipeline.core.budget import Budget
 from pipeline.core.codec import BadJson, decode
 from pipeline.core.pipeline import Pipeline
 from pipeline.observe.progress import Progress
@@ -47,6 +49,7 @@ class Flags:
     schema: str | None
     raw: bool
     raw_field: str | None
+    stream: bool
     input_format: str
     field: str | None
     id_field: str | None
@@ -54,6 +57,7 @@ class Flags:
     watchdog: float | None
     stall_timeout: float | None
     max_failures: int | float | None
+    budget: Budget | None
     max_in_flight: int | None
     grace: float | None
     allow_import: tuple[str, ...]
@@ -70,6 +74,9 @@ def job_of(given: Flags, voice: Voice) -> Job:
     """What the flags ask for. Raises `UsageError`, `ConfigError` and `DefinitionError`."""
     name, inputs = _split(given)
     pipeline = _pipeline(given, name, voice)
+    stream = None
+    if given.stream:
+        stream = streamed(pipeline.stage, raw=given.raw, raw_field=given.raw_field, output=given.output)
     source = ends.source(
         paths=inputs,
         format=given.input_format,
@@ -94,6 +101,7 @@ def job_of(given: Flags, voice: Voice) -> Job:
         progress=given.progress,
         grace=GRACE if given.grace is None else given.grace,
         voice=voice,
+        stream=stream,
     )
 
 
@@ -132,7 +140,7 @@ def _pipeline(given: Flags, name: str | None, voice: Voice) -> Pipeline:
 
 
 def _changes(given: Flags) -> Changes:
-    asked = {"max_in_flight": given.max_in_flight, "max_failures": given.max_failures}
+    asked = {"max_in_flight": given.max_in_flight, "max_failures": given.max_failures, "budget": given.budget}
     options: dict[str, object] = {option: value for option, value in asked.items() if value is not None}
     if given.ordered:
         options["ordered"] = True
@@ -143,6 +151,7 @@ def _changes(given: Flags) -> Changes:
         pairs(given.variables, "--var"),
         given.allow_import,
         given.concurrency,
+        given.stream,
         options,
         {"item_timeout": ITEM_TIMEOUT, "watchdog": WATCHDOG, "stall_timeout": STALL_TIMEOUT},
     )

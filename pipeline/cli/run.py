@@ -9,6 +9,7 @@ import typer
 from pipeline.cli import flags
 from pipeline.cli.flags import choice, flag, once, only, repeated, several
 from pipeline.cli.validate import AllowImport, Set, Var
+from pipeline.core.budget import Budget
 
 InputFormat = Literal["auto", "text", "nul", "jsonl", "csv", "tsv"]
 ProgressStyle = Literal["auto", "rich", "plain", "none"]
@@ -35,6 +36,10 @@ def run(
         str | None,
         flag("--raw-field", metavar="NAME", help="As --raw, of one field of the output, or of the stage NAME."),
     ] = None,
+    stream: Annotated[
+        bool,
+        flag("--stream", help="For one prompt: the last agent's answer as it comes, on stderr; with -r on stdout."),
+    ] = False,
     limit: Annotated[
         int | None, flag("--limit", "-n", metavar="N", parser=flags.a_count, help="At most so many records.")
     ] = None,
@@ -112,6 +117,15 @@ def run(
             help="More failed records end the run: 10, or 5%.",
         ),
     ] = None,
+    budget: Annotated[
+        Budget | None,
+        flag(
+            "--budget",
+            metavar="5usd|2Mtok|10kreq",
+            parser=flags.a_budget,
+            help="The most that the run may spend; then it stops.",
+        ),
+    ] = None,
     max_in_flight: Annotated[
         int | None,
         flag(
@@ -166,6 +180,7 @@ def run(
             schema=schema,
             raw=raw,
             raw_field=raw_field,
+            stream=stream,
             input_format=input_format,
             field=field,
             id_field=id_field,
@@ -173,6 +188,7 @@ def run(
             watchdog=watchdog,
             stall_timeout=stall_timeout,
             max_failures=max_failures,
+            budget=budget,
             max_in_flight=max_in_flight,
             grace=grace,
             allow_import=several(allow_import, "--allow-import"),
