@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
@@ -69,17 +68,3 @@ class CallError(ItemError):
         self.fault, self.stops_run, self.retryable = "stop", True, False
         self.message = f"{why}: {self.message}"
         self.args = (self.message,)
-
-
-def redacted(text: str, secret: str | None, limit: int = 300) -> str:
-    """Return one line of a server's `text` that is safe to show: without the key, however the server masked it.
-
-    Providers quote the key they refused, often with its last characters in clear; so a word that has stars in it, or
-    shares its start or end with the key, goes too.
-    """
-    line = " ".join("".join(each if each.isprintable() else " " for each in text).split())
-    line = re.sub(r"\S*\*{2,}\S*", "[key]", line)
-    if secret:
-        ends = "|".join(re.escape(end) for end in {secret, secret[:8], secret[-4:]} if len(end) >= 4)
-        line = re.sub(rf"[\w.*-]*(?:{ends})[\w.*-]*", "[key]", line) if ends else line
-    return line if len(line) <= limit else line[:limit] + "…"

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from pipeline.calls.errors import CallError, redacted
+from pipeline.calls.errors import CallError
 from pipeline.calls.faults import Fault, fault_of_cause, fault_of_status
 from pipeline.calls.rate_headers import rates_announced
 from pipeline.calls.retry_after import retry_after
+from pipeline.calls.secrets import Secrets
 from pipeline.calls.server_errors import read_error, whole_text
 
 REQUEST_ID = "x-request-id"
@@ -26,6 +27,7 @@ class Refusals:
     host: str
     variable: str | None
     key: str | None = field(repr=False)
+    secrets: Secrets = field(default_factory=Secrets)
 
     def of_status(self, status: int, headers: Mapping[str, str], body: bytes, waited: float) -> CallError:
         """Class an answer that is not a 200. `headers` have lower-case names, `waited` is seconds until it came."""
@@ -38,7 +40,7 @@ class Refusals:
             fault=fault.fault,
             type=fault.type,
             http_status=status,
-            request_id=headers.get(REQUEST_ID),
+            request_id=self.request_id(headers),
             retry_after=_wait(status, headers),
             headers=headers,
         )
@@ -46,20 +48,27 @@ class Refusals:
     def of_cause(self, error: BaseException) -> CallError:
         """Class an error of the connection, or of the transport."""
         fault = fault_of_cause(error)
-        why = redacted(f"{type(error).__name__}: {_reason(error)}", self.key)
+        why = self.secrets.line(f"{type(error).__name__}: {_reason(error)}")
         said = f"its certificate is not trusted: {why}" if fault.type == "tls" else why
         return CallError(f"{self.model}: {self.host}: {said}", fault=fault.fault, type=fault.type)
 
     def complete(self, error: CallError, headers: Mapping[str, str]) -> None:
         """Put the model's name and the request's id into an error of the envelope."""
         if not error.message.startswith(f"{self.model}: "):
-            error.message = f"{self.model}: {redacted(error.message, self.key, limit=500)}"
+            error.message = f"{self.model}: {self.secrets.line(error.message, limit=500)}"
             error.args = (error.message,)
-        error.request_id = headers.get(REQUEST_ID)
+        if error.answer is not None:
+            error.answer = self.secrets.clean(error.answer)
+        error.request_id = self.request_id(headers)
         error.headers = headers
 
+    def request_id(self, headers: Mapping[str, str]) -> str | None:
+        """The server's name of a request, for its operator; without whatever else it may hold."""
+        given = headers.get(REQUEST_ID)
+        return None if given is None else self.secrets.clean(given)[:200]
+
     def _words(self, fault: Fault, message: str) -> str:
-        said = redacted(whole_text(message), self.key)
+        said = self.secrets.line(whole_text(message))
         match fault.type:
             case "key_refused" if self.key:
                 words = f"the key in {self.variable} was refused"

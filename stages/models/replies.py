@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
 from pipeline.calls.answer import Answer
 from pipeline.calls.call import Reply, Request
@@ -12,10 +13,13 @@ from pipeline.calls.counts import counted, estimate, read_usage
 from pipeline.calls.errors import CallError
 from pipeline.calls.streamed import Pieces
 from pipeline.core.usage import Cost, Usage
-from stages.models.refusals import REQUEST_ID, Refusals
+from stages.models.refusals import Refusals
 
 if TYPE_CHECKING:
     from stages.models.openai import OpenAIModel
+
+
+_VERSION: Final = re.compile(r"$|[-:@](\d|latest|preview)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +40,15 @@ class Replies:
         flags: tuple[str, ...] = ()
         if cut or refused or odd or not same_model(self.definition.model, answer.model):
             flags = self._flags(answer, odd)
+        clean = self.refusals.secrets.clean
         return Reply(
-            text=answer.text,
+            text=clean(answer.text),
             usage=usage,
             cost=cost,
             finish_reason=answer.finish_reason,
-            model=answer.model,
-            request_id=headers.get(REQUEST_ID),
-            tool_calls=answer.tool_calls,
+            model=None if answer.model is None else clean(answer.model),
+            request_id=self.refusals.request_id(headers),
+            tool_calls=tuple(replace(each, arguments=clean(each.arguments)) for each in answer.tool_calls),
             flags=flags,
             headers=headers,
         )
@@ -63,7 +68,7 @@ class Replies:
         if not error.usage.input_tokens:
             error.usage = read_usage(pieces.counts) or estimate(request, pieces.text)
         error.cost = self.price_of(error.usage)
-        error.answer = pieces.text or None
+        error.answer = self.refusals.secrets.clean(pieces.text) or None
 
     def _flags(self, answer: Answer, odd: str | None) -> tuple[str, ...]:
         found = {
@@ -80,13 +85,21 @@ class Replies:
             "the answer was cut at the token limit; raise max_output_tokens" if cut else "the model refused to answer"
         )
         kind = "truncated" if cut else "refused"
-        return CallError(said, fault="fail", type=kind, http_status=200, usage=usage, cost=cost, answer=answer.text)
+        return CallError(
+            said,
+            fault="fail",
+            type=kind,
+            http_status=200,
+            usage=usage,
+            cost=cost,
+            answer=self.refusals.secrets.clean(answer.text),
+        )
 
 
 def same_model(asked: str, given: str | None) -> bool:
-    """Say whether a server answered with the model that was asked for: a dated version of it, or with its path before
-    it, is the same."""
+    """Say whether a server answered with the model that was asked for; with a path before it, or as one version of it,
+    it is the same: `openai/gpt-4o`, `gpt-4o-2024-08-06`, `qwen:latest`."""
     if given is None or given == asked:
         return True
-    ours, theirs = (name.lower().rpartition("/")[2] for name in (asked, given))
-    return theirs.startswith(ours) or ours.startswith(theirs)
+    short, long = sorted((name.lower().rpartition("/")[2].removesuffix("-latest") for name in (asked, given)), key=len)
+    return long.startswith(short) and _VERSION.match(long[len(short) :]) is not None

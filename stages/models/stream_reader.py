@@ -12,6 +12,7 @@ import httpx2
 from pipeline.calls.call import Reply, Request
 from pipeline.calls.envelope import read_body
 from pipeline.calls.errors import CallError
+from pipeline.calls.secrets import Secrets, Veil
 from pipeline.calls.sse import Decoder, SentEvent
 from pipeline.calls.streamed import Pieces
 from pipeline.core.events import TextStreamed
@@ -39,13 +40,14 @@ class StreamReader:
     async def read(self, response: httpx2.Response, request: Request) -> Reply:
         """Return the reply, and close the response whatever happens. Raises `CallError`."""
         headers = {name.lower(): value for name, value in response.headers.items()}
-        pieces = self.wire.pieces()
+        pieces, told = self.wire.pieces(), Told(request, self.refusals.secrets)
         try:
-            rest = await self._fed(response, pieces, request)
+            rest = await self._fed(response, pieces, told)
             document = read_body(rest) if isinstance(rest, bytes) else pieces.whole(rest)
             answer = self.wire.read(document, request)
             if isinstance(rest, bytes):
-                _tell(answer.text, request)
+                told.piece(answer.text)
+            told.end()
         except CallError as error:
             self.replies.failed(error, headers)
             if pieces.begun:
@@ -55,14 +57,14 @@ class StreamReader:
             await response.aclose()
         return self.replies.of(answer, request, headers)
 
-    async def _fed(self, response: httpx2.Response, pieces: Pieces, request: Request) -> bytes | str | None:
+    async def _fed(self, response: httpx2.Response, pieces: Pieces, told: Told) -> bytes | str | None:
         """Feed a stream to `pieces` and return the half event at its end; return the body of what is no stream."""
         decoder = Decoder(MAX_ANSWER)
         if not is_stream(response.status_code, response.headers):
             body = await response.aread()
             if not body.lstrip().startswith(_FIELDS):  # some servers do not say that it is one
                 return body
-            _take(decoder.feed(body), pieces, request)
+            _take(decoder.feed(body), pieces, told)
             return None if pieces.over else decoder.end()
         failure: CallError | None = None
         # Leaving the loop early would leave the generators below it half read; cancelled, they unwind from the inside.
@@ -72,7 +74,7 @@ class StreamReader:
                     if failure is not None or pieces.over:
                         continue
                     try:
-                        _take(decoder.feed(part), pieces, request)
+                        _take(decoder.feed(part), pieces, told)
                     except CallError as error:
                         failure = error
                         scope.cancel()
@@ -86,12 +88,29 @@ class StreamReader:
         return None if pieces.over else decoder.end()
 
 
-def _take(events: Iterable[SentEvent], pieces: Pieces, request: Request) -> None:
+class Told:
+    """What is told of an answer while it comes, without the secrets that a server may quote in it."""
+
+    __slots__ = ("_request", "_veil")
+
+    def __init__(self, request: Request, secrets: Secrets) -> None:
+        self._request = request
+        self._veil = Veil(secrets) if request.visit.listening else None
+
+    def piece(self, text: str) -> None:
+        if self._veil is not None and text:
+            self._tell(self._veil.through(text))
+
+    def end(self) -> None:
+        if self._veil is not None:
+            self._tell(self._veil.rest())
+
+    def _tell(self, text: str) -> None:
+        if text:
+            request, who = self._request, self._request.identity
+            request.visit.emit(TextStreamed(who.item_id, who.path, who.ordinal, request.attempt, text))
+
+
+def _take(events: Iterable[SentEvent], pieces: Pieces, told: Told) -> None:
     for event in events:
-        _tell(pieces.take(event), request)
-
-
-def _tell(text: str, request: Request) -> None:
-    if text and request.visit.listening:
-        who = request.identity
-        request.visit.emit(TextStreamed(who.item_id, who.path, who.ordinal, request.attempt, text))
+        told.piece(pieces.take(event))

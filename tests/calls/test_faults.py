@@ -6,8 +6,8 @@ import ssl
 
 import pytest
 
-from pipeline.calls.errors import redacted
 from pipeline.calls.faults import Fault, fault_of_cause, fault_of_status
+from pipeline.calls.secrets import Secrets
 
 
 @pytest.mark.parametrize(
@@ -114,8 +114,8 @@ def test_a_chain_of_causes_that_goes_round_ends() -> None:
     ],
 )
 def test_a_servers_words_are_shown_without_the_key(text: str, shown: str) -> None:
-    assert redacted(text, "sk-abcdefgh-9876") == shown
+    assert Secrets(("sk-abcdefgh-9876",)).line(text) == shown
 
 
 def test_long_words_of_a_server_are_cut() -> None:
-    assert redacted("x" * 400, None) == "x" * 300 + "…"
+    assert Secrets().line("x" * 400) == "x" * 300 + "…"

@@ -10,13 +10,19 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.calls.answer import Terms
 from pipeline.calls.counts import read_usage
 from pipeline.calls.envelope import read_answer, read_body
-from pipeline.calls.errors import CallError, redacted
+from pipeline.calls.errors import CallError
 from pipeline.calls.faults import fault_of_status
+from pipeline.calls.responses import read_response
+from pipeline.calls.responses_streamed import ResponsePieces
 from pipeline.calls.retry_after import retry_after
 from pipeline.calls.schema import Schema
+from pipeline.calls.secrets import Secrets
 from pipeline.calls.server_errors import read_error
+from pipeline.calls.sse import SentEvent
+from pipeline.calls.streamed import ChatPieces
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -27,6 +33,60 @@ names = st.sampled_from(
     ["choices", "error", "usage", "model", "message", "content", "finish_reason", "refusal", "code"]
 )
 documents = st.dictionaries(names, st.lists(st.dictionaries(names, json_values), max_size=2) | json_values)
+
+
+outputs = st.lists(
+    st.dictionaries(
+        st.sampled_from(["type", "content", "text", "refusal", "name", "call_id", "arguments"]),
+        st.sampled_from(["message", "function_call", "output_text", "refusal"]) | json_values,
+    ),
+    max_size=3,
+)
+responses = st.fixed_dictionaries(
+    {"status": st.sampled_from(["completed", "incomplete", "failed"]) | json_values, "output": outputs | json_values},
+    optional={"error": json_values, "usage": json_values, "model": json_values, "incomplete_details": json_values},
+)
+deltas = st.dictionaries(st.sampled_from(["content", "refusal", "tool_calls", "role"]), json_values)
+choices = st.dictionaries(
+    st.sampled_from(["index", "delta", "finish_reason", "usage"]), st.none() | deltas | json_values
+)
+chunks = st.dictionaries(
+    st.sampled_from(["choices", "usage", "model", "error"]), st.lists(choices, max_size=2) | json_values
+)
+events = st.dictionaries(
+    st.sampled_from(["type", "delta", "sequence_number", "response", "error", "code"]),
+    st.sampled_from(["response.output_text.delta", "response.completed", "error"]) | json_values | responses,
+)
+
+
+@given(responses, st.booleans())
+def test_any_response_is_an_answer_or_a_call_error(document: dict[str, object], tools: bool) -> None:
+    try:
+        text = read_response(document, Terms(tools)).text
+    except CallError as error:
+        text = error.message
+    text.encode()
+
+
+@given(st.lists(chunks, max_size=4), st.booleans(), st.booleans())
+def test_any_chunks_are_an_answer_or_a_call_error(found: list[dict[str, object]], tools: bool, optional: bool) -> None:
+    pieces = ChatPieces(optional)
+    try:
+        told = [pieces.take(SentEvent("", json.dumps(each))) for each in found]
+        text = read_answer(pieces.whole(None), Terms(tools, optional)).text
+    except CallError as error:
+        text, told = error.message, []
+    "".join([text, pieces.text, *told]).encode()
+
+
+@given(st.lists(events, max_size=4))
+def test_any_events_are_a_response_or_a_call_error(found: list[dict[str, object]]) -> None:
+    pieces = ResponsePieces()
+    with suppress(CallError):
+        for each in found:
+            pieces.take(SentEvent("", json.dumps(each))).encode()
+        read_response(pieces.whole(None))
+    pieces.text.encode()
 
 
 @given(documents)
@@ -68,7 +128,7 @@ def test_any_status_has_a_class(status: int, code: str | None, message: str) -> 
 @given(st.text(max_size=20), st.text(max_size=20))
 def test_a_key_never_survives_redaction(before: str, after: str) -> None:
     key = "sk-live-4f9a8b7c6d5e"
-    assert key not in redacted(f"{before}{key}{after}", key)
+    assert key not in Secrets((key,)).line(f"{before}{key}{after}")
 
 
 scalars = st.sampled_from(["string", "number", "integer", "boolean", "null"])
