@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 import anyio
 import pytest
 
 from pipeline.calls.errors import CallError, ModelError
+from pipeline.calls.tool import Tool
 from pipeline.core.errors import CallsClosed
-from pipeline.core.state import Message
+from pipeline.core.events import TextStreamed
+from pipeline.core.state import Message, ToolCall
 from pipeline.core.usage import Cost, Usage
 from stages.models import OpenAIModel, resolve
 from stages.models.opening import OpenChat
+from tests.calls.streams import answered, sent
 from tests.calls.visits import FakeVisit
 from tests.servers.chat import Answer, ChatServer
 
@@ -353,3 +358,59 @@ async def test_many_calls_at_once_use_several_small_pools(server: ChatServer) ->
 async def test_an_unknown_price_is_said_to_be_unknown(server: ChatServer) -> None:
     async with resolve("vllm/qwen", base_url=server.base_url).open() as chat:
         assert (await chat.call(FakeVisit(), asked("free?"))).cost == Cost(None, "unknown price")
+
+
+LOOK = Tool("look", "looks something up", {"type": "object", "properties": {"what": {"type": "string"}}})
+ROUND = [
+    Message("system", "be brief"),
+    Message("user", "tools"),
+    Message("assistant", "", tool_calls=(ToolCall("a", "look", '{"what": "x"}'),)),
+    Message("tool", "found", tool_call_id="a"),
+]
+
+
+async def test_tools_and_what_came_of_them_go_over_the_wire(server: ChatServer) -> None:
+    wish = {"id": "b", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    said = {"choices": [{"message": {"content": None, "tool_calls": [wish]}, "finish_reason": "tool_calls"}]}
+    server.script("tools", Answer(body=json.dumps(said).encode()))
+    async with opened(server) as chat:
+        reply = await chat.call(FakeVisit(), ROUND, tools=[LOOK])
+    assert (reply.text, reply.finish_reason) == ("", "tool_calls")
+    assert reply.tool_calls == (ToolCall("b", "look", "{}"),)
+    (seen,) = server.seen("tools")
+    call = {"id": "a", "type": "function", "function": {"name": "look", "arguments": '{"what": "x"}'}}
+    assert cast("list[object]", seen.body["messages"])[2:] == [
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "found", "tool_call_id": "a"},
+    ]
+    told = {"name": "look", "description": "looks something up", "parameters": dict(LOOK.parameters)}
+    assert seen.body["tools"] == [{"type": "function", "function": told}]
+
+
+@pytest.mark.parametrize(("option", "asked_for"), [(True, {"include_usage": True}), (False, None)])
+async def test_a_stream_is_asked_for_and_its_usage_where_that_is_known(
+    server: ChatServer, option: bool, asked_for: object
+) -> None:
+    server.script("pieces", Answer(body=sent(*answered("hello")), headers={"content-type": "text/event-stream"}))
+    visit = FakeVisit()
+    async with opened(server, stream_usage=option) as chat:
+        reply = await chat.call(visit, asked("pieces"), stream=True)
+    (seen,) = server.seen("pieces")
+    assert (seen.body["stream"], seen.body.get("stream_options")) == (True, asked_for)
+    assert seen.headers["accept"] == "text/event-stream"
+    assert (reply.text, reply.usage, reply.request_id) == ("hello", Usage(10, 5, requests=1), "req-1")
+    assert visit.charges == [(reply.usage, reply.cost)]
+    assert [event.text for event in visit.events if isinstance(event, TextStreamed)] == ["he", "llo"]
+
+
+async def test_an_answer_that_is_not_whole_is_one_unless_the_stage_says_otherwise(server: ChatServer) -> None:
+    server.script("long", Answer("half", finish_reason="length"))
+    visit = FakeVisit()
+    async with opened(server) as chat:
+        reply = await chat.call(visit, asked("long"))
+        assert (reply.text, reply.flags) == ("half", ("truncated",))
+        with pytest.raises(CallError) as caught:
+            await chat.call(visit, asked("long"), on_truncated="fail")
+    assert (caught.value.type, caught.value.answer) == ("truncated", "half")
+    assert visit.charges == [(reply.usage, reply.cost)] * 2
+    assert str(caught.value) == "openai/gpt-4o-mini: the answer was cut at the token limit; raise max_output_tokens"
