@@ -34,6 +34,8 @@ class Breaker:
                 reply = await call(request)
             except CallError as error:
                 error.excused = circuit.failed(ticket, error, anyio.current_time(), request.attempt)
+                if circuit.down and ticket.kind == "probe":
+                    raise circuit.given_up() from error
                 raise
             except BaseException:
                 circuit.dropped(ticket, anyio.current_time())
@@ -54,6 +56,7 @@ class Breaker:
         except CallError:
             if request.tries is not None:
                 request.tries.give_back()
+            request.visit.admit_call()  # a run that takes no more calls has its own reason
             raise
 
     async def _turn(self, request: Request) -> Ticket:

@@ -15,7 +15,7 @@ endpoint went down says nothing about it now.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -46,6 +46,8 @@ _DEAD: Final[Mapping[str, float]] = {
     "pool_timeout": 1.0,
     "overloaded": 0.5,
 }
+
+_NOT_AGAIN: Final = "so it was not asked again"
 
 Phase: TypeAlias = Literal["closed", "open", "probing", "recovering"]
 
@@ -137,6 +139,7 @@ class Circuit:
         self._trouble: Trouble | None = None
         self._no: Trouble | None = None  #: the final no, if there was one
         self._no_until = 0.0
+        self._given_up = ""
         self._waiters: list[Waiter] = []
 
     # -- who may ask --------------------------------------------------------------------------------------------
@@ -149,7 +152,7 @@ class Circuit:
         """
         if self._no is not None:
             if now < self._no_until:
-                raise self._no.again("stop", "so it was not asked again")
+                raise self._no.again("stop", _NOT_AGAIN)
             self._no_until = now + FINAL_PAUSE
         if self.phase == "closed":
             return Ticket(self._epoch)
@@ -186,8 +189,16 @@ class Circuit:
 
     def unreachable(self) -> CallError:
         """The error of a call that does not wait for this endpoint, because it has another model to ask."""
-        trouble = self._trouble or Trouble(f"{self.endpoint} does not answer", "connection", None, None)
-        return trouble.again("park", "the endpoint is down, so it was not asked", "endpoint_down")
+        return self._last().again("park", "the endpoint is down, so it was not asked", "endpoint_down")
+
+    def given_up(self) -> CallError:
+        """The error of a call that has waited for an endpoint which is down: its run stops, and can be resumed, when
+        the endpoint cannot be reached, for that is the same for all."""
+        trouble = self._last()
+        return trouble.again("stop" if trouble.type == "connection" else "park", self._given_up)
+
+    def _last(self) -> Trouble:
+        return self._trouble or Trouble(f"{self.endpoint} does not answer", "connection", None, None)
 
     def _may_come_back(self) -> bool:
         """Whether there was ever something there, or nothing can be reached at all."""
@@ -288,7 +299,7 @@ class Circuit:
     def _refused(self, trouble: Trouble, now: float) -> None:
         """A final no, such as a key that is refused: nobody who waits need try the same."""
         self._no, self._no_until = trouble, now + FINAL_PAUSE
-        self._answer_all("stop", trouble, "so it was not asked again")
+        self._tell_all(lambda: trouble.again("stop", _NOT_AGAIN))
         self.phase = "closed"
         self._epoch += 1
 
@@ -298,13 +309,13 @@ class Circuit:
         if self._trouble is None or away < (PATIENCE if self.answered else FIRST_PATIENCE):
             return
         self.down = True
-        why = f"no answer for {away:.0f} s" if self.answered else "it has never answered"
-        self._answer_all("stop" if self._trouble.type == "connection" else "park", self._trouble, why)
+        self._given_up = f"no answer for {away:.0f} s" if self.answered else "it has never answered"
+        self._tell_all(self.given_up)
 
-    def _answer_all(self, fault: FaultClass, trouble: Trouble, why: str) -> None:
+    def _tell_all(self, verdict: Callable[[], CallError]) -> None:
         waiting, self._waiters = self._waiters, []
         for waiter in waiting:
-            waiter.verdict = trouble.again(fault, why)
+            waiter.verdict = verdict()
             waiter.changed.set()
 
     # -- shown --------------------------------------------------------------------------------------------------
