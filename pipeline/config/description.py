@@ -196,13 +196,14 @@ class _Reader:
             return {}
         for option in entry.value.entries:
             self.stages.where[None, option.key] = Place(option.value.mark, "E110")
+        given, mark = entry.value.entries, entry.mark
         values: dict[str, object] = {}  # also of those that can be read beside a wrong one
 
         def keep(field: Field, option: Entry, what: str) -> object:
             values[option.key] = value = read_value(field, option.value, what)
             return value
 
-        self._try(lambda: read_fields(entry.value.entries, _OPTIONS, "the pipeline", entry.mark, keep))
+        self._try(lambda: read_fields(given, _OPTIONS, "the pipeline", mark, keep))
         return values
 
     def _vars(self, entry: Entry | None) -> Mapping[str, object]:

@@ -148,6 +148,8 @@ class Visit:
                 return await opened.call(self, messages, **params)
         finally:
             self._calls -= 1
+            if 0 < self._calls <= self._sleeping and not self._worker.lent:  # the others had kept it for this one
+                self._worker.lend_slot()
 
     async def in_thread(
         self, function: Callable[..., object], *args: object, part: str | None = None, timeout: float | None = None

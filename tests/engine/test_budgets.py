@@ -8,7 +8,9 @@ from dataclasses import replace
 import anyio
 import pytest
 
-from pipeline import Budget, DefinitionError, Limits, Pipeline, RunStopped, Visit
+from pipeline import Budget, DefinitionError, Limits, Message, Pipeline, RunStopped, Visit
+from pipeline.calls.pricing import Given
+from pipeline.core.purse import Amount, Claim, picos
 from pipeline.core.run import Run
 from pipeline.core.stage import Stage
 from pipeline.core.state import ConversationState
@@ -21,6 +23,8 @@ from tests.engine.spenders import Books, Spender, watched
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 CALLS = 1000
+
+FREE = Given.of({"input": 0, "output": 0})
 
 
 def asks(model: Spender | SimulatedModel, name: str = "ask", concurrency: int = CALLS) -> Stage:
@@ -164,7 +168,7 @@ async def test_a_budget_that_is_too_small_for_one_call_says_so() -> None:
 @in_virtual_time
 async def test_calls_that_are_free_go_on_under_a_budget_that_is_spent() -> None:
     """No money is put aside for them; a budget of requests counts them all the same."""
-    free = Spender(tariff=resolve("sim/x", price={"input": 0, "output": 0}).tariff())  # type: ignore[arg-type]
+    free = Spender(tariff=FREE)
     unlimited = agent("free", model=free, prompt="{{ prompt }}")
     now, stopped = await spend(Pipeline(unlimited, budget=Budget(usd=0)), 20)
     assert (stopped, now.window.settled["ok"]) == (None, 20)
@@ -198,6 +202,41 @@ async def test_calls_that_wait_for_money_are_counted_and_a_drain_ends_their_wait
         run.drain("calls")
         assert len([record async for record in run.results]) == 1
     assert run.statistics().window.settled["cancelled"] == 2
+
+
+class Twofold:
+    """Asks once, or for "two" a second time at the same time, which costs nothing and takes longer."""
+
+    name = "twofold"
+
+    def __init__(self, paid: Spender, free: Spender) -> None:
+        self.paid, self.free = paid, free
+
+    def resources(self) -> tuple[Spender, ...]:
+        return (self.paid, self.free)
+
+    async def process(self, prompt: str, state: ConversationState, visit: Visit) -> str:
+        async def ask(model: Spender) -> None:
+            await visit.call(model, [Message("user", prompt)], max_output_tokens=1000)
+
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(ask, self.paid)
+            if prompt == "two":
+                tg.start_soon(ask, self.free)
+        return prompt
+
+
+@in_virtual_time
+async def test_a_visit_keeps_no_slot_for_a_call_that_waits_for_money_when_its_others_have_ended() -> None:
+    """Else it would keep it from the one whose reservation it waits for."""
+    pipe = Pipeline(agent(Twofold(Spender(name="paid"), Spender(name="free", tariff=FREE)), concurrency=1))
+    async with Limits(Budget(usd=0.015)) as limits:
+        assert limits.purse is not None
+        other = Claim([limits.purse], Amount(picos(0.015)), arrival=0, owner=None, wake=lambda: None)
+        async with pipe.open(["one", "two"], limits=limits) as run:
+            await anyio.sleep(0.1)
+            other.end()
+            assert [record.status async for record in run.results] == ["ok", "ok"]
 
 
 @in_virtual_time
@@ -283,13 +322,7 @@ class OwnAgent:
         return (self.model,)
 
     async def process(self, prompt: str, state: ConversationState, visit: Visit) -> str:
-        return (await visit.call(self.model, [*state.messages, *messages(prompt)], **self.params)).text
-
-
-def messages(prompt: str) -> list[object]:
-    from pipeline import Message
-
-    return [Message("user", prompt)]
+        return (await visit.call(self.model, [Message("user", prompt)], **self.params)).text
 
 
 @in_virtual_time
