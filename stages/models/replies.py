@@ -36,7 +36,7 @@ class Replies:
         cost = self.price_of(usage)
         cut, refused = answer.finish_reason == "length", answer.finish_reason == "refusal"
         if (cut and request.on_truncated == "fail") or (refused and request.on_refused == "fail"):
-            raise self._not_taken(answer, usage, cost)
+            raise self._not_taken(answer, usage, cost, headers)
         flags: tuple[str, ...] = ()
         if cut or refused or odd or not same_model(self.definition.model, answer.model):
             flags = self._flags(answer, odd)
@@ -79,13 +79,13 @@ class Replies:
         }
         return tuple(flag for flag, holds in found.items() if holds)
 
-    def _not_taken(self, answer: Answer, usage: Usage, cost: Cost) -> CallError:
+    def _not_taken(self, answer: Answer, usage: Usage, cost: Cost, headers: Mapping[str, str]) -> CallError:
         cut = answer.finish_reason == "length"
         said = (
             "the answer was cut at the token limit; raise max_output_tokens" if cut else "the model refused to answer"
         )
         kind = "truncated" if cut else "refused"
-        return CallError(
+        error = CallError(
             said,
             fault="fail",
             type=kind,
@@ -94,6 +94,8 @@ class Replies:
             cost=cost,
             answer=self.refusals.secrets.clean(answer.text),
         )
+        self.refusals.complete(error, headers)
+        return error
 
 
 def same_model(asked: str, given: str | None) -> bool:
