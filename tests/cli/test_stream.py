@@ -197,3 +197,15 @@ def test_what_a_terminal_would_obey_is_shown_to_it() -> None:
     assert shown + b"\r\n" == on_terminal(*echo, stdin=evil, stream="stderr")
     assert shown + b"\r\n" == on_terminal(*echo, "-r", stdin=evil, stream="stdout")
     assert penstock(*echo, "-r", stdin=evil).out == "\x1b]0;owned\x07\x9b2J \u202eabc\n".encode()
+
+
+def test_the_answer_after_the_tools_of_a_file_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text('def add(a: int, b: int) -> str:\n    "The sum."\n    return f"sum {a + b}"\n')
+    file = tmp_path / "p.yaml"
+    file.write_text('version: 1\nstages: [{agent: lead, model: sim/default, tools: ["mine:add"], max_hops: 2}]\n')
+    refused = penstock("run", file, "--stream", stdin=b"why\n", cwd=tmp_path)
+    assert (refused.code, refused.out) == (78, b"")
+    assert "allow it with --allow-import ./mine" in refused.err
+    done = penstock("run", file, "--stream", "--allow-import", "./mine", stdin=b"why\n", cwd=tmp_path)
+    assert "The tools said: sum " in answer_of(done)
+    assert done.words[1] == answer_of(done)

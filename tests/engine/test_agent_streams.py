@@ -229,3 +229,21 @@ async def test_a_conversation_with_tools_goes_through_the_whole_call_stack() -> 
         assert asked.tool_calls[0].name == "add"
         assert told.tool_call_id == asked.tool_calls[0].id
         assert told.content in answer.content
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_tools_are_called_before_an_answer_that_fits_its_schema(stream: bool, backend: str) -> None:
+    async def add(a: int, b: int) -> int:
+        """The sum of two numbers."""
+        return a + b
+
+    async def body() -> Record:
+        lead = agent("lead", model=model(), tools=[add], output={"total": "integer"}, stream=stream)
+        (record,) = await Pipeline(lead).collect(["1 + 1?"])
+        return record
+
+    record = run_in(backend, 0, body)
+    assert isinstance(record.output, dict)
+    assert list(record.output) == ["total"]
+    assert record.usage.requests == 2

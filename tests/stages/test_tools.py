@@ -732,3 +732,47 @@ def test_a_hundred_agents_with_tools_at_once_keep_their_conversations_apart(back
         assert [record.usage.requests for record in records] == [3] * 100
 
     run_in(backend, seed, body)
+
+
+@in_virtual_time
+async def test_an_agent_of_ones_own_may_run_a_part_of_its_visit_in_a_thread() -> None:
+    async def off_the_loop(prompt: str, state: ConversationState, visit: Visit) -> str:
+        return str(await visit.in_thread(where, prompt))
+
+    (record,) = await Pipeline(agent(off_the_loop)).collect(["Rome"])
+    assert record.output == "Rome lies off the loop: True"
+
+
+async def test_a_part_in_a_thread_that_takes_too_long_is_named() -> None:
+    gate = threading.Event()
+
+    async def impatient(prompt: str, state: ConversationState, visit: Visit) -> object:
+        return await visit.in_thread(gate.wait, 20, part="the wait", timeout=0.05)
+
+    async with Pipeline(agent(impatient)).open() as run:
+        record = await run.submit("go")
+        gate.set()
+    assert record.error is not None
+    assert (record.error.type, record.error.message) == ("VisitTimeout", "the wait did not end within 0.05 s")
+
+
+async def test_the_threads_of_a_stage_are_as_many_as_its_slots_for_all_its_visits_together() -> None:
+    gate, came = threading.Event(), threading.Semaphore(0)
+
+    def stuck(n: int) -> int:
+        came.release()
+        gate.wait(20)
+        return n
+
+    calls = tuple(call("stuck", f'{{"n": {n}}}', f"c{n}") for n in range(3))
+    model = ToolModel(lambda messages: "done" if messages[-1].role == "tool" else calls)
+    try:
+        async with Pipeline(agent("lead", model=model, tools=[stuck], concurrency=2)).open(["a", "b"]) as run:
+            for _ in range(2):
+                assert await anyio.to_thread.run_sync(came.acquire, True, 10)
+            assert run.statistics().blocking == (BlockingStatistics("lead", 2, 0),)
+            gate.set()
+            assert [record.output async for record in run.results] == ["done", "done"]
+    finally:
+        gate.set()
+    assert results(model) == ["0", "1", "2"]
