@@ -82,9 +82,8 @@ class ModelAgent:
 
         if not self.tools:
             return await ask(messages)
-        return await Rounds(self.name, {tool.name: tool for tool in self.tools}, self.max_hops).answer(
-            visit, messages, ask
-        )
+        rounds = Rounds(self.name, {tool.name: tool for tool in self.tools}, self.max_hops)
+        return await rounds.answer(visit, messages, ask)
 
     def _options(self) -> dict[str, object]:
         """What is said of each call; what is as always is left out."""
