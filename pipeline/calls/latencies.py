@@ -24,7 +24,7 @@ class Histogram:
     def add(self, seconds: float, now: float) -> None:
         """Count one duration."""
         self._rotate(now)
-        self._newer[math.ceil(math.log(max(seconds, 1e-6)) / STEP)] += 1
+        self._newer[math.floor(math.log(max(seconds, 1e-6)) / STEP) + 1] += 1
 
     def percentile(self, share: float, now: float) -> float | None:
         """Return the seconds within which `share` of the attempts ended; None before there are enough of them.
@@ -49,7 +49,7 @@ class Histogram:
 
 
 def _at(counts: Counter[int], rank: float) -> float:
-    """The upper end of the bucket in which the attempt of this rank is."""
+    """The upper end of the bucket in which the attempt of this rank is: more than it took."""
     seen = 0
     for bucket in sorted(counts):
         seen += counts[bucket]
