@@ -1,11 +1,13 @@
 """The table of faults, through the real SDK and a whole run: class, requests, usage and record, in every phase.
 
-Rows 9, 39 and 40 stand at the end; 41 is in tests/stages/test_tools.py, 58 is not called, 59 to 63 are of stages.
+Rows 9, 39 and 40, and 59 and 60, which are of stages, stand at the end. Row 41 is in tests/stages/test_tools.py; 61, 62
+and 63 in test_every_place.py, test_processes.py and test_watchdog.py of tests/engine; 58 is of a function that is never
+called. What sockets alone do wrong is in tests/models/test_streams.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +22,7 @@ from pipeline.core.state import Message
 from pipeline.core.usage import NO_USAGE, Usage
 from pipeline.core.virtual import virtual
 from stages import agent
+from stages import map as apply
 from stages.models import OpenAIModel, resolve, stream_reader
 from tests.calls.fault_rows import GOOD, GOOD_STREAM, KNOWN, LOST, PROMPT, Case, body, cases, completion, status
 from tests.calls.fault_rows import stream as events_sent
@@ -146,7 +149,7 @@ def test_each_row_of_the_table_holds_in_every_phase(backend: str, case: Case, mo
 
 
 def test_every_row_that_concerns_a_call_is_in_the_table() -> None:
-    elsewhere = {9, 39, 40, 41, 58, 59, 60, 61, 62, 63}
+    elsewhere = {9, 39, 40, 41, 58, *range(59, 64)}
     assert {case.row for case in CASES} == set(range(1, 65)) - elsewhere
 
 
@@ -185,5 +188,23 @@ def test_rows_39_and_40_an_answer_that_does_not_fit_is_sent_back_once(backend: s
         seen = await ran((case.sent,), stream, case)
         check_use(seen, [KNOWN, KNOWN])
         check_failed(seen, case, 2)
+
+    anyio.run(check, **virtual(backend))
+
+
+def raising(kind: type[Exception]) -> Callable[[object], object]:
+    def fail(value: object) -> object:
+        raise kind("it broke")
+
+    return fail
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", [ValueError, MemoryError, RecursionError])
+def test_rows_59_and_60_what_a_stage_raises_fails_its_item(backend: str, kind: type[Exception]) -> None:
+    async def check() -> None:
+        records = await Pipeline(apply(raising(kind))).collect([PROMPT] * 2)
+        failures = [(record.status, record.error and (record.error.type, record.error.message)) for record in records]
+        assert failures == [("failed", (kind.__name__, "it broke"))] * 2
 
     anyio.run(check, **virtual(backend))
