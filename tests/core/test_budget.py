@@ -111,6 +111,15 @@ def test_two_purses_give_both_or_none() -> None:
     assert (own.waiting, shared.waiting) == ([], [])
 
 
+def test_who_asks_two_purses_overtakes_nobody_in_either() -> None:
+    own, shared = Purse(Budget(tokens=100)), Purse(Budget(tokens=100))
+    first, large = counting([shared], tokens(80), 0), counting([shared], tokens(90), 1)
+    small = counting([own, shared], tokens(10), 2)
+    assert [state(each) for each in (large, small)] == ["waits", "waits"]
+    large.end()
+    assert [state(each) for each in (first, small)] == ["granted", "granted"]
+
+
 def test_what_is_not_limited_is_not_asked_for() -> None:
     purse = Purse(Budget(usd=1.0))
     counting([purse], Amount(picos(1.0), 10, 1))
