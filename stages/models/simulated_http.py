@@ -88,15 +88,24 @@ async def _serve(
     ready: Callable[[int], None],
     tell: Tell | None,
 ) -> None:
+    serving = http_server(definition, models, lambda: ready(listener.getsockname()[1]), tell)
+    async with _stopped_by_signals(serving):
+        await serving.serve([listener])
+
+
+def http_server(
+    definition: SimulatedModel, models: Sequence[str], ready: Callable[[], None], tell: Tell | None = None
+) -> uvicorn.Server:
+    """Return a server that catches no signals; `ready` is called once it takes connections."""
     import uvicorn
 
     from stages.models.simulated_app import simulated_app
     from stages.models.simulated_gate import Gate
     from stages.models.simulated_service import SimulatedServer
 
-    server = SimulatedServer(definition, Gate(cast("ServerLimits", definition.limits)))
+    limits = cast("ServerLimits | None", definition.limits) or ServerLimits()
     config = uvicorn.Config(
-        simulated_app(server, models, tell),
+        simulated_app(SimulatedServer(definition, Gate(limits)), models, tell),
         http=_protocol(),
         ws="none",
         lifespan="off",
@@ -111,15 +120,13 @@ async def _serve(
     class Serving(uvicorn.Server):
         @contextmanager
         def capture_signals(self) -> Generator[None]:
-            yield  # ours are the ones below, which end the command with a code and not with the signal
+            yield  # uvicorn's own would end the process with the signal, and not with a code
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            ready(listener.getsockname()[1])
+            ready()
 
-    serving = Serving(config)
-    async with _stopped_by_signals(serving):
-        await serving.serve([listener])
+    return Serving(config)
 
 
 @asynccontextmanager

@@ -22,8 +22,8 @@ __all__ = ["Ledger", "SimulatedTransport"]
 class SimulatedTransport(httpx2.AsyncBaseTransport):
     """Answers chat completions and responses of one simulated model.
 
-    A connection that a fault breaks is the error that the HTTP library raises for it, before the head of the answer or
-    while its body is read. A body that is not sent at once comes piece by piece as it is read.
+    A connection that a fault breaks is the error that the HTTP library raises for it. As with every transport of ours,
+    an answer is read whole here, but for a stream, which comes piece by piece as it is read.
     """
 
     def __init__(self, definition: SimulatedModel, gate: Gate | None = None) -> None:
@@ -52,7 +52,13 @@ class SimulatedTransport(httpx2.AsyncBaseTransport):
         if answer.at_once:
             exchange.finish()
             return httpx2.Response(answer.status, headers=answer.headers, content=b"".join(answer.pieces))
-        return httpx2.Response(answer.status, headers=answer.headers, stream=_Body(exchange))
+        response = httpx2.Response(answer.status, headers=answer.headers, stream=_Body(exchange))
+        if not answer.streamed:
+            try:
+                await response.aread()
+            finally:
+                await response.aclose()
+        return response
 
 
 class _Body(httpx2.AsyncByteStream):

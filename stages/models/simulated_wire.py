@@ -36,6 +36,11 @@ class Answer:
         """Whether all of it is sent together."""
         return self.ending == "whole" and len(self.pieces) <= 1
 
+    @property
+    def streamed(self) -> bool:
+        """Whether it is read while it comes."""
+        return self.headers.get("content-type") == _STREAM["content-type"]
+
 
 def plain(document: object, latency: float, status: int = 200, headers: Mapping[str, str] = JSON) -> Answer:
     """Return an answer that is sent at once."""
