@@ -33,6 +33,7 @@ from pipeline.core.usage import Cost, Usage
 #: bytes that stand for the tokens between messages, which a server adds by itself
 _AROUND_A_MESSAGE = 32
 _AROUND_A_REQUEST = 256
+_AROUND_TOOLS = 1024  #: some servers tell a model in words of their own how tools are called
 
 _LIMITS_OF_OUTPUT = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
@@ -175,7 +176,7 @@ def most_input(request: Request) -> int:
     if request.parameters.extra_body:
         said.append(_json(request.parameters.extra_body))
     parts = len(request.messages) + len(request.tools) + sum(len(each.tool_calls) for each in request.messages)
-    around = _AROUND_A_REQUEST + _AROUND_A_MESSAGE * parts
+    around = _AROUND_A_REQUEST + _AROUND_A_MESSAGE * parts + (_AROUND_TOOLS if request.tools else 0)
     return around + sum(len(text.encode("utf-8", "surrogatepass")) for text in said)
 
 

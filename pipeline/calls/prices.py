@@ -5,6 +5,7 @@ It is loaded when the first price is needed. Equal installations agree, but for 
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,8 +13,11 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
+import anyio
+import anyio.to_thread
+
 from pipeline.calls.pricing import UNKNOWN, Rates, Steps, step
-from pipeline.core.usage import Cost, Usage
+from pipeline.core.usage import NO_USAGE, Cost, Usage
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelPrice, TieredPrices
@@ -31,7 +35,14 @@ class ListPrice:
     _now: tuple[int, Rates | None] = field(default=(-1, None), repr=False, compare=False)
     _day: tuple[Rates, ...] | None = field(default=None, repr=False, compare=False)
 
+    async def load(self) -> None:
+        """Load the list outside the event loop, if it is to be asked; that takes a third of a second."""
+        if self.provider is not None and "genai_prices" not in sys.modules:
+            await anyio.to_thread.run_sync(self.cost, NO_USAGE)
+
     def cost(self, usage: Usage) -> Cost:
+        if self.provider is None:
+            return UNKNOWN
         import genai_prices
 
         quarter = int(time.time()) // _QUARTER
@@ -42,6 +53,8 @@ class ListPrice:
 
     def most(self, input_tokens: int, output_tokens: int) -> int | None:
         """As `Tariff.most`, at the dearest hour of the day that follows the first question."""
+        if self.provider is None:
+            return None
         if self._day is None:
             self._day = tuple(self._of_a_day(int(time.time()) // _QUARTER))
         return max((rates.most(input_tokens, output_tokens) for rates in self._day), default=None)
@@ -58,8 +71,6 @@ class ListPrice:
 
     def _at(self, quarter: int) -> Rates | None:
         """The rates of a quarter of an hour, as it ends; None when the model or its price is not in the list."""
-        if self.provider is None:
-            return None
         import genai_prices
 
         when = datetime.fromtimestamp(quarter * _QUARTER, UTC) + timedelta(seconds=_QUARTER - 1)

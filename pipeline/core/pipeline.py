@@ -164,6 +164,9 @@ class Pipeline:
         listener: Listener | None = None,
         limits: Limits | None = None,
     ) -> AsyncGenerator[Run]:
+        shared = None if limits is None else limits.purse
+        if shared is not None and (found := unpayable(self.stage, shared.budget)):
+            raise DefinitionError(*found)
         machine = Machine(self, dict(self.variables), listener, limits)
         try:
             async with AsyncExitStack() as resources:

@@ -105,7 +105,7 @@ def test_input_is_bounded_by_its_bytes_and_what_a_server_adds() -> None:
     assert asked.schema is not None
     schema = json.dumps(dict(asked.schema.json_schema))
     texts = ("id", "name", "{}", "four", "id", "t", "does", '{"type": "object"}', schema)
-    assert most_input(asked) == 256 + 4 * 32 + sum(len(text) for text in texts)
+    assert most_input(asked) == 256 + 1024 + 4 * 32 + sum(len(text) for text in texts)
     more = replace(request(visit), parameters=Parameters(extra_body={"prediction": "x"}))
     assert most_input(more) == HEAD + 2 + len('{"prediction": "x"}')
     assert most_input(request(visit, text="\ud800")) == HEAD + 3  # half a character that no text should have

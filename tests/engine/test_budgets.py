@@ -259,6 +259,17 @@ async def test_runs_that_share_limits_may_share_a_budget() -> None:
     assert 28_500 <= shared.spent.tokens <= 30_000
 
 
+@in_virtual_time
+async def test_a_server_that_writes_more_than_it_was_asked_for_is_not_asked_again() -> None:
+    """Nobody can hold it to the bound; what it charged for is told, and is the end."""
+    model = Spender(least=5000, most=5000)
+    now, stopped = await spend(Pipeline(asks(model), budget=Budget(tokens=6000)), 20)
+    assert stopped is not None
+    assert model.books.requests == 4  # those that were covered when the first of them answered
+    assert now.budgets[0].spent.tokens == model.books.tokens
+    assert "20,032 of 6,000 tokens are spent" in stopped.reason
+
+
 # -- what cannot be paid ----------------------------------------------------------------------------------------------
 
 NO_BOUND = "may answer at any length, so a budget cannot hold (give the agent or its model max_output_tokens: 1000)"
@@ -292,6 +303,13 @@ def test_what_cannot_be_paid_is_found_before_the_run(model: SimulatedModel, budg
     with pytest.raises(DefinitionError) as caught:
         Pipeline(agent("ask", model=model), budget=budget)
     assert str(caught.value) == problem
+
+
+async def test_what_cannot_be_paid_from_a_shared_budget_is_found_when_the_run_opens() -> None:
+    pipe = Pipeline(agent("ask", model="vllm/qwen", max_output_tokens=10))
+    async with Limits(Budget(usd=1)) as limits:
+        with pytest.raises(DefinitionError, match="stage 'ask', model: vllm/qwen has no known price"):
+            await pipe.collect(["a"], limits=limits)
 
 
 def test_what_can_be_paid_is_taken() -> None:
