@@ -8,7 +8,7 @@ import anyio
 
 from pipeline.calls.call import Call, Reply, Request, Tries
 from pipeline.calls.errors import CallError
-from pipeline.core.errors import CallsClosed
+from pipeline.core.errors import CallsClosed, ItemError
 from pipeline.core.events import AttemptEnded, CallEnded
 from pipeline.core.usage import Cost, Usage
 
@@ -82,4 +82,4 @@ def _word_for(error: Exception) -> str:
     """The word in an event: the type of a failure; a call that the run did not let begin was cancelled."""
     if isinstance(error, CallsClosed):
         return "cancelled"
-    return error.type if isinstance(error, CallError) else type(error).__name__
+    return error.type if isinstance(error, ItemError) else type(error).__name__
