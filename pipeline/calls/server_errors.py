@@ -44,17 +44,17 @@ def read_error(body: bytes) -> ServerError:
 
 
 def error_fields(document: object) -> ServerError:
-    """Return the fields of `{"error": {...}}`, `{"error": "text"}` or a bare `{"message": ...}`."""
+    """Return the fields of `{"error": {...}}`, `{"error": "text"}`, a bare `{"message": ...}` or `{"detail": ...}`."""
     outer = object_of(document)
     inner = outer.get("error") or outer
     if isinstance(inner, str):
         return ServerError(message=inner)
     fields = object_of(inner)
-    code, kind, message = fields.get("code"), fields.get("type"), fields.get("message")
+    code, kind = fields.get("code"), fields.get("type")
     return ServerError(
         str(code) if isinstance(code, str | int) else None,
         kind if isinstance(kind, str) else None,
-        message if isinstance(message, str) else "",
+        _words(fields.get("message") or fields.get("detail")),
     )
 
 
@@ -67,6 +67,11 @@ def inner_error(
     fault = fault_of_status(status, code=inner.code, error_type=inner.type, message=inner.message)
     said = inner.message[:300] or inner.code or inner.type or "no reason given"
     return CallError(f"{where}: {whole_text(said)}", fault=fault.fault, type=fault.type, http_status=status)
+
+
+def _words(message: object) -> str:
+    """What is no text, such as a list of what is wrong with each field, is shown as it came."""
+    return message if isinstance(message, str) else json.dumps(message)[:300] if message else ""
 
 
 def _status(inner: ServerError) -> int:

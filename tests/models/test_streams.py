@@ -7,18 +7,21 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import anyio
+import httpx2
 import pytest
 
 from pipeline.calls.errors import CallError
 from pipeline.core.events import Event, TextStreamed
 from pipeline.core.state import Message
 from pipeline.core.usage import Usage
-from stages.models import resolve
+from pipeline.core.virtual import virtual
+from stages.models import OpenAIModel, resolve
 from stages.models.opening import OpenChat
 from stages.models.replies import same_model
 from tests.calls.streams import answered, says, sent
 from tests.calls.visits import FakeVisit
 from tests.servers.raw import RawServer, Wire, chunked, head, raw_server
+from tests.servers.scripted import ScriptedModel, Sent
 
 STREAM = head(200, "text/event-stream")
 CHUNKED = head(200, "text/event-stream", "transfer-encoding: chunked")
@@ -153,6 +156,38 @@ async def test_a_broken_chunk_after_a_good_one_is_a_broken_connection_at_once_or
 )
 async def test_what_a_connection_comes_to(wire: Wire, expected: object, stream: bool) -> None:
     assert await outcome(stream, wire, timeout=patience(wire)) == expected
+
+
+STREAM_CUT = sent(*answered("a\u2028é😀"), end="\r\n")
+FINISHED = len(sent(*answered("a\u2028é😀")[:4], end="\r\n"))
+
+
+@pytest.mark.parametrize("breaks", [None, httpx2.ReadError, httpx2.RemoteProtocolError, httpx2.ReadTimeout])
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_stream_that_ends_at_any_byte_is_never_an_answer_unless_it_is_whole(
+    backend: str, breaks: type[httpx2.TransportError] | None
+) -> None:
+    async def check() -> None:
+        made = resolve("vllm/m-1", base_url="https://m.test/v1", attempts=1)
+        assert isinstance(made, OpenAIModel)
+        good = Sent(parts=(STREAM_CUT,), kind="text/event-stream")
+        reason = None if breaks is None else lambda: breaks("it broke")
+        cuts = [
+            Sent(parts=(STREAM_CUT[:cut],), kind="text/event-stream", breaks=reason) for cut in range(len(STREAM_CUT))
+        ]
+        model = ScriptedModel(made, tuple(each for cut in cuts for each in (cut, good)))
+        done = STREAM_CUT.index(b"[DONE]") + len("[DONE]")
+        async with model.open() as chat:
+            for cut in range(len(STREAM_CUT)):
+                found = await asked(chat, FakeVisit(item_id=str(cut)), True)
+                assert await asked(chat, FakeVisit(), True) == "a\u2028é😀"
+                if found == "a\u2028é😀":
+                    assert cut >= (FINISHED - 1 if breaks is None else done)
+                else:
+                    assert found in [(kind, "ambiguous") for kind in ("unfinished", "disconnected", "timeout")]
+        assert model.ledger.open == 0
+
+    anyio.run(check, **virtual(backend))
 
 
 async def test_many_streams_that_are_cancelled_anywhere_leave_nothing_behind() -> None:
