@@ -20,10 +20,12 @@ from stages.scatter import scatter
 from stages.shape import shape, to_aiostream
 from stages.shared import SharedState
 from stages.tap import tap
+from stages.tools import ToolError, tool
 from stages.vote import vote
 
 __all__ = [
     "SharedState",
+    "ToolError",
     "agent",
     "as_model",
     "batch",
@@ -43,5 +45,6 @@ __all__ = [
     "shape",
     "tap",
     "to_aiostream",
+    "tool",
     "vote",
 ]

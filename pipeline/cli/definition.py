@@ -12,7 +12,7 @@ from typing import TypeAlias
 from pipeline.cli.exits import UsageError
 from pipeline.config.description import Description, load, load_text
 from pipeline.config.document import MOST_BYTES
-from pipeline.config.registry import InstalledWords
+from pipeline.config.registry import InstalledModels, InstalledWords
 from pipeline.core.errors import DefinitionError
 from pipeline.core.pipeline import Pipeline
 from pipeline.core.words import Word
@@ -34,6 +34,7 @@ class Changes:
     allow_import: tuple[str, ...] = ()
     concurrency: int | None = None  #: of agents that do not say
     stream: bool = False  #: of agents that do not say
+    models: Mapping[str, object] = field(default_factory=dict[str, object])  #: options of all models that have them
     options: Mapping[str, object] = field(default_factory=dict[str, object])  #: over those of the file
     defaults: Mapping[str, object] = field(default_factory=dict[str, object])  #: under those of the file
 
@@ -50,6 +51,7 @@ def read_pipeline(path: str, changes: Changes, notice: Notice = _unheard) -> Pip
         variables=changes.variables,
         allow_import=allowed,
         words=_Words(changes),
+        models=_Models(changes.models),
     )
     return _built(description, changes, notice)
 
@@ -63,6 +65,7 @@ def read_text(text: str | bytes, name: str, changes: Changes, notice: Notice = _
         variables=changes.variables,
         allow_import=importable(changes.allow_import),
         words=_Words(changes),
+        models=_Models(changes.models),
     )
     return _built(description, changes, notice)
 
@@ -96,6 +99,19 @@ def _built(description: Description, changes: Changes, notice: Notice) -> Pipeli
     for warning in description.warnings(built.doubts):
         notice(warning)
     return built
+
+
+class _Models(InstalledModels):
+    """The installed providers, with `options` over those of the file, where a provider has them."""
+
+    def __init__(self, options: Mapping[str, object]) -> None:
+        super().__init__()
+        self._over = options
+
+    def resolve(self, use: str, **values: object) -> object:
+        known = self.options(use)
+        over = {name: value for name, value in self._over.items() if name in known}
+        return super().resolve(use, **{**values, **over})
 
 
 class _Words(Mapping[str, Word]):

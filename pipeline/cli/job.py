@@ -58,6 +58,9 @@ class Flags:
     stall_timeout: float | None
     max_failures: int | float | None
     budget: Budget | None
+    rpm: int | None
+    tpm: int | None
+    cache: bool
     max_in_flight: int | None
     grace: float | None
     allow_import: tuple[str, ...]
@@ -152,9 +155,16 @@ def _changes(given: Flags) -> Changes:
         given.allow_import,
         given.concurrency,
         given.stream,
+        _model_options(given),
         options,
         {"item_timeout": ITEM_TIMEOUT, "watchdog": WATCHDOG, "stall_timeout": STALL_TIMEOUT},
     )
+
+
+def _model_options(given: Flags) -> dict[str, object]:
+    """What flags say of all models."""
+    asked = {"requests_per_minute": given.rpm, "tokens_per_minute": given.tpm, "cache": given.cache or None}
+    return {option: value for option, value in asked.items() if value is not None}
 
 
 def _ad_hoc_text(given: Flags) -> str:

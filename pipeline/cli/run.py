@@ -126,6 +126,27 @@ def run(
             help="The most that the run may spend; then it stops.",
         ),
     ] = None,
+    rpm: Annotated[
+        int | None,
+        flag(
+            "--rpm",
+            metavar="N",
+            parser=flags.a_positive_count,
+            help="Requests a minute of each model, over what the file says.",
+        ),
+    ] = None,
+    tpm: Annotated[
+        int | None,
+        flag(
+            "--tpm",
+            metavar="N",
+            parser=flags.a_positive_count,
+            help="Tokens a minute of each model, as 200k.",
+        ),
+    ] = None,
+    cache: Annotated[
+        bool, flag("--cache", help="Keep answers on disk, and take those that were asked for before from there.")
+    ] = False,
     max_in_flight: Annotated[
         int | None,
         flag(
@@ -189,6 +210,9 @@ def run(
             stall_timeout=stall_timeout,
             max_failures=max_failures,
             budget=budget,
+            rpm=rpm,
+            tpm=tpm,
+            cache=cache,
             max_in_flight=max_in_flight,
             grace=grace,
             allow_import=several(allow_import, "--allow-import"),
