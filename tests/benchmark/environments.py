@@ -28,7 +28,7 @@ class PeerAbsent(Exception):
 
 @dataclass(frozen=True)
 class Peer:
-    """A package, and the script in `peers/` that measures it and prints JSON."""
+    """A package (or several, with blanks between them), and the script in `peers/` that measures it and prints JSON."""
 
     name: str
     package: str
@@ -36,12 +36,12 @@ class Peer:
 
     def interpreter(self, cache: Path) -> Path:
         """The Python of this peer's environment, which is made if it is not there. Raises `PeerAbsent`."""
-        home = cache / f"peer-{self.package}-{sys.version_info.major}.{sys.version_info.minor}"
+        home = cache / f"peer-{self.package.replace(' ', '+')}-{sys.version_info.major}.{sys.version_info.minor}"
         python, done = home / "bin" / "python", home / "installed"
         if not done.exists():
             print(f"installing {self.package} into {home}", file=sys.stderr)
             venv.create(home, with_pip=True, clear=True)
-            _run([str(python), "-m", "pip", "install", "--quiet", self.package], INSTALL_SECONDS)
+            _run([str(python), "-m", "pip", "install", "--quiet", *self.package.split()], INSTALL_SECONDS)
             done.touch()
         return python
 

@@ -49,7 +49,7 @@ OURS = (
 PEERS = (
     Contestant("semaphore of 100, SDK retries", "semaphore_quota.py"),
     Contestant("OpenAI cookbook", "cookbook_quota.py"),
-    Contestant("inspect_ai", "inspect_quota.py", package="inspect-ai"),
+    Contestant("inspect_ai", "inspect_quota.py", package="inspect-ai openai"),
     Contestant("curator", "curator_quota.py", package="bespokelabs-curator"),
     Contestant("LiteLLM router", "litellm_quota.py", package="litellm"),
 )

@@ -1,4 +1,4 @@
-"""Curator: its online processor over LiteLLM, told the limits of the account."""
+"""Curator: its online processor, told the limits of the account."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ import os
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
+from pathlib import Path
 
-os.environ.update(CURATOR_DISABLE_CACHE="1", TELEMETRY_ENABLED="false", CURATOR_VIEWER="0")
-os.environ["CURATOR_CACHE_DIR"] = tempfile.mkdtemp()
-
-from bespokelabs import curator
 from quota_work import report, work
 
 
 def main() -> None:
-    given = work()
-    os.environ["OPENAI_API_KEY"] = "none"
-    start = time.perf_counter()
+    given, start = work(), time.perf_counter()
+    _set_environment()
+    from bespokelabs import curator
+
     model = curator.LLM(
         model_name="any",
         backend="openai",
@@ -32,9 +31,25 @@ def main() -> None:
     )
     with contextlib.redirect_stdout(sys.stderr):
         answers = model(given.prompts())
-    seconds = time.perf_counter() - start
     rows = getattr(answers, "dataset", answers)
-    report(given.calls, sum(bool(each["response"]) for each in rows), seconds, "bespokelabs-curator")
+    answered = sum(bool(each["response"]) for each in rows)
+    report(given.calls, answered, time.perf_counter() - start, "bespokelabs-curator")
+
+
+def _set_environment() -> None:
+    """Switch off what would be kept or told, and count tokens by the vocabulary that LiteLLM brings along."""
+    litellm = find_spec("litellm")
+    assert litellm is not None
+    assert litellm.origin is not None
+    vocabulary = Path(litellm.origin).parent / "litellm_core_utils" / "tokenizers"
+    os.environ.update(
+        CURATOR_DISABLE_CACHE="1",
+        CURATOR_CACHE_DIR=tempfile.mkdtemp(),
+        CURATOR_VIEWER="0",
+        TELEMETRY_ENABLED="false",
+        TIKTOKEN_CACHE_DIR=str(vocabulary),
+        OPENAI_API_KEY="none",
+    )
 
 
 if __name__ == "__main__":
