@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import anyio
 import pytest
 
 from pipeline.calls.account import Account
-from pipeline.calls.call import Call, CallIdentity, Reply, Request
+from pipeline.calls.allowance import Allowance
+from pipeline.calls.call import Call, CallIdentity, Reply, Request, Tries
 from pipeline.calls.deadline import Deadline
 from pipeline.calls.errors import CallError, FaultClass
+from pipeline.calls.gate import Gate
 from pipeline.calls.limit import SharedLimit
 from pipeline.calls.parameters import Parameters
 from pipeline.calls.retry import Retry
 from pipeline.calls.retry_after import retry_after
+from pipeline.calls.retry_budget import retry_budget
 from pipeline.calls.stack import Stack, wrapped
 from pipeline.calls.timeout import AttemptTimeout
 from pipeline.core.errors import CallsClosed
@@ -115,6 +119,80 @@ def test_a_wait_that_outlives_the_item_is_not_begun() -> None:
         Retry().wait_before_next(error(after=5.0), asked, 1, 0, now=100.0)
 
 
+def exhausted() -> Allowance:
+    return Allowance("retries", 0.0, 0.0)
+
+
+async def test_when_too_many_calls_fail_none_is_tried_again() -> None:
+    call, seen = scripted(error(), reply())
+    with pytest.raises(CallError) as caught:
+        await Retry(wait_initial=0.0, budget=exhausted())(call)(request())
+    assert str(caught.value) == "it broke (after 1 attempt; no other, because too many calls at this endpoint fail)"
+    assert (seen, caught.value.retryable) == ([1], True)
+
+
+@pytest.mark.parametrize("type", ["rate_limited", "overloaded"])
+async def test_what_all_calls_are_slowed_down_for_is_tried_again_all_the_same(type: str) -> None:
+    budget = exhausted()
+    call, _ = scripted(CallError("slowly", fault="retry", type=type), reply())
+    assert (await Retry(wait_initial=0.0, budget=budget)(call)(request())).attempts == 2
+    call, _ = scripted(error(after=0.01), reply())
+    assert (await Retry(wait_initial=0.0, budget=budget)(call)(request())).attempts == 2
+    assert (budget.taken, budget.refused) == (0, 0)
+
+
+async def test_retries_are_a_tenth_of_the_calls_and_twenty_more() -> None:
+    budget = retry_budget("there")
+    policy = Retry(attempts=2, wait_initial=0.0, budget=budget)
+    attempts = 0
+
+    async def fails(asked: Request) -> Reply:
+        nonlocal attempts
+        attempts += 1
+        raise error()
+
+    for _ in range(1000):
+        with pytest.raises(CallError):
+            await policy(fails)(request())
+    assert 1100 <= attempts <= 1121
+    assert (budget.taken, budget.refused) == (attempts - 1000, 2000 - attempts)
+
+
+async def test_a_wait_that_is_not_begun_takes_nothing_from_the_others() -> None:
+    budget = retry_budget("there")
+    call, _ = scripted(error(after=100.0))
+    with pytest.raises(CallError):
+        await Retry(budget=budget)(call)(request())
+    assert budget.taken == 0
+
+
+def excused() -> CallError:
+    made = error()
+    made.excused = True
+    return made
+
+
+async def test_attempts_that_found_their_endpoint_down_do_not_count() -> None:
+    call, seen = scripted(*[excused() for _ in range(8)], error(), error(), error(), reply())
+    visit = FakeVisit()
+    answer = await FAST(call)(request(visit))
+    assert (answer.attempts, seen, visit.given_back) == (12, list(range(1, 13)), 3)
+
+
+async def test_but_only_so_many_of_them() -> None:
+    call, seen = scripted(*[excused() for _ in range(12)], reply())
+    with pytest.raises(CallError, match="after 12 attempts"):
+        await FAST(call)(request())
+    assert len(seen) == 12
+
+
+async def test_attempts_are_numbered_over_all_that_is_tried_for_a_call() -> None:
+    tries = Tries(made=3)
+    call, seen = scripted(error(), reply())
+    assert (await FAST(call)(replace(request(), tries=tries))).attempts == 5
+    assert seen == [4, 5]
+
+
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 
 
@@ -188,12 +266,12 @@ async def test_the_clock_of_an_attempt_does_not_run_while_it_waits_for_the_limit
         await anyio.sleep(0.02)
         return reply()
 
-    limiter = anyio.CapacityLimiter(1)
-    call = Stack(retry=Retry(attempts=1), limit=SharedLimit(limiter), timeout=AttemptTimeout(0.06)).around(quick)
+    gate = Gate("m", most=1, adapts=False)
+    call = Stack(retry=Retry(attempts=1), limit=SharedLimit(gate), timeout=AttemptTimeout(0.06)).around(quick)
     async with anyio.create_task_group() as tg:
         for _ in range(6):  # the last one waits far longer than its own timeout
             tg.start_soon(call, request())
-    assert limiter.borrowed_tokens == 0
+    assert (gate.statistics().in_flight, gate.statistics().entered) == (0, 6)
 
 
 async def test_an_attempt_timeout_names_its_length() -> None:

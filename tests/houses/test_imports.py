@@ -27,6 +27,11 @@ DOORS: Mapping[str, frozenset[str]] = {
     "jinja2": frozenset({"pipeline.core.templates", "pipeline.core.sandbox"}),
     "yaml": frozenset({"pipeline.config.document"}),
     "jsonschema": frozenset({"pipeline.calls.schema"}),
+    "aiohttp": frozenset({"stages.models.aiohttp_transport"}),
+    "yarl": frozenset({"stages.models.aiohttp_transport"}),
+    "httpcore2": frozenset({"stages.models.pools"}),
+    "sqlite3": frozenset({"pipeline.calls.cache"}),
+    "platformdirs": frozenset({"pipeline.calls.cache"}),
     "asyncio": frozenset({"pipeline.core.virtual"}),
     "trio": frozenset({"pipeline.core.virtual"}),
 }
