@@ -79,7 +79,8 @@ class Asking:
             too_large = failed(413, "request_too_large", f"a request has at most {MAX_REQUEST:,} bytes")
             await _response(too_large, {"connection": "close"})(scope, receive, send)
             return
-        exchange = self.server.receive(request.url.path, body, request.headers.get("x-penstock-call", ""), begun)
+        identity = request.headers.get("x-penstock-call", "")
+        exchange = self.server.receive(request.url.path, body, identity, anyio.current_time())
         await _Sending(exchange, scope, receive, send).run()
         if self.tell is not None:
             took = anyio.current_time() - begun

@@ -27,13 +27,18 @@ class Gate:
         self.limits = limits
         self.max_concurrency = limits.max_concurrency
         self.busy = 0
+        self._now = -math.inf
         rates = {"requests": limits.requests_per_minute, "tokens": limits.tokens_per_minute}
         self._meters: Mapping[str, Meter] = {
             name: meter(limits, limit) for name, limit in rates.items() if limit is not None
         }
 
     def enter(self, tokens: int, now: float) -> Refused | None:
-        """Count a request of `tokens` as being in, or say why it is refused. Who is let in calls `leave` once."""
+        """Count a request of `tokens` as being in, or say why it is refused. Who is let in calls `leave` once.
+
+        A time that lies before that of another request is taken for that one.
+        """
+        now = self._now = max(self._now, now)
         amounts = {"requests": 1, "tokens": tokens}
         if self.max_concurrency is not None and self.busy >= self.max_concurrency:
             return Refused(f"{self.busy} requests are being answered, and no more than that at once", None)
@@ -57,6 +62,7 @@ class Gate:
     def headers(self, now: float) -> dict[str, str]:
         """Return what is allowed, what is left of it, and when all of it is there again."""
         found: dict[str, str] = {}
+        now = self._now = max(self._now, now)
         for name, each in self._meters.items():
             found[f"x-ratelimit-limit-{name}"] = str(each.limit)
             found[f"x-ratelimit-remaining-{name}"] = str(each.remaining(now))

@@ -71,7 +71,7 @@ class ServerLimits:
 
 
 class Meter(Protocol):
-    """One limit in one unit."""
+    """One limit in one unit. The times that it is told never go back."""
 
     limit: int
 
@@ -111,8 +111,8 @@ class TokenBucket:
         return max(1.0, self.rate * self.burst)
 
     def _filled(self, now: float) -> float:
-        if self._at is not None and now > self._at:
-            self._level = min(self.room, self._level + (now - self._at) * self.rate)
+        passed = 0.0 if self._at is None else now - self._at
+        self._level = min(self.room, self._level + passed * self.rate)
         self._at = now
         return self._level
 

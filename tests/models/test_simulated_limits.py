@@ -30,6 +30,13 @@ def test_a_token_bucket_lets_its_burst_through_and_then_what_refills() -> None:
     assert let_in(limits, [0.0] * 4 + [0.4, 0.5, 0.6, 1.0]) == [0.0] * 4 + [0.5, 1.0]
 
 
+@pytest.mark.parametrize("window", ["token_bucket", "sliding", "fixed", "second"])
+def test_a_request_that_is_told_of_late_brings_no_time_back(window: str) -> None:
+    limits = rule(requests_per_minute=60, window=window, **({"burst": "1s"} if window == "token_bucket" else {}))
+    times = [base + late for base in range(100, 220) for late in (0.9, 0.1, 0.9, 0.1, 0.5)]
+    assert len(let_in(limits, [100.0, *times])) <= 180
+
+
 def test_a_token_bucket_holds_a_minute_when_nothing_else_is_said() -> None:
     assert len(let_in(rule(requests_per_minute=30), [0.0] * 40)) == 30
 
