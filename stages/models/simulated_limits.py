@@ -16,7 +16,7 @@ from pipeline.core.errors import DefinitionError, Problem
 from stages.models.checks import mapping, seconds
 
 #: token_bucket: refilled all the time, holds `burst` seconds of the rate. sliding: any 60 s. fixed: 60 s by 60 s from
-#: the first request. second: as fixed, second by second, each with a sixtieth of the limit, rounded up.
+#: the first request. second: as fixed, second by second, each with a sixtieth of the limit, rounded down.
 Window: TypeAlias = Literal["token_bucket", "sliding", "fixed", "second"]
 
 #: used: tokens read and written. reserved: the more of that and the answer's own token limit, as OpenAI counts.
@@ -177,7 +177,7 @@ class SteppedWindow:
 
     @property
     def share(self) -> int:
-        return max(1, math.ceil(self.limit * self.length / MINUTE))
+        return max(1, math.floor(self.limit * self.length / MINUTE))
 
     def _step(self, now: float) -> None:
         if self._begun is None:

@@ -16,6 +16,7 @@ import pytest
 from stages.models import SimulatedModel
 from stages.models.simulated_app import MAX_REQUEST
 from stages.models.simulated_server import SimulatedTransport
+from tests.engine.schedules import run_in
 from tests.servers.simulated import simulated_http
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -322,3 +323,33 @@ async def test_a_request_that_is_too_long_is_not_read_to_its_end() -> None:
     async with client_of("http") as client:
         response = await client.post("/chat/completions", content=endless())
     assert (response.status_code, response.json()["error"]["code"]) == (413, "request_too_large")
+
+
+@pytest.mark.parametrize("window", ["token_bucket", "sliding", "fixed", "second"])
+def test_limits_hold_in_virtual_time_alike_on_both_backends(window: str) -> None:
+    async def ask_all() -> tuple[list[float], int, float]:
+        limits = {"requests_per_minute": 10, "window": window, **({"burst": "12s"} if window == "token_bucket" else {})}
+        transport = SimulatedTransport(SimulatedModel(latency="100ms", limits=limits))
+        begun, answered = anyio.current_time(), list[float]()
+
+        async def ask(number: int) -> None:
+            while True:
+                response = await client.post("/chat/completions", json=chat(str(number)))
+                if response.status_code == 200:
+                    answered.append(round(anyio.current_time() - begun, 6))
+                    return
+                await anyio.sleep(int(response.headers["retry-after-ms"]) / 1000)
+
+        async with (
+            httpx2.AsyncClient(transport=transport, base_url="http://sim.localhost/v1") as client,
+            anyio.create_task_group() as tg,
+        ):
+            for number in range(22):
+                tg.start_soon(ask, number)
+        return answered, transport.ledger.refused, transport.ledger.span
+
+    found = [run_in(backend, 3, ask_all) for backend in ("asyncio", "trio")]
+    answered, refused, span = found[0]
+    assert found[1] == found[0]
+    assert (len(answered), refused > 0) == (22, True)
+    assert span == pytest.approx({"token_bucket": 120, "sliding": 120, "fixed": 120, "second": 21}[window], abs=0.2)
