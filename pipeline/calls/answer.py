@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from pipeline.calls.errors import CallError, FaultClass
 from pipeline.calls.server_errors import whole_text
+from pipeline.calls.strict_json import object_of
 from pipeline.core.state import ToolCall
 from pipeline.core.usage import Usage
 
@@ -43,6 +44,8 @@ class Answer:
 
 NO_TERMS: Final = Terms()
 
+_BESIDE: Final = ("thinking", "reasoning", "reference")  #: parts of a message that are not what is said
+
 
 def judged(said: Said, usage: Usage | None, terms: Terms) -> tuple[str, str | None]:
     """Return text and finish reason of an answer; raise `CallError` when it is none. Numbered as it is decided."""
@@ -69,6 +72,26 @@ def judged(said: Said, usage: Usage | None, terms: Terms) -> tuple[str, str | No
 def wrong(message: str, type: str, fault: FaultClass = "fail") -> CallError:
     """An answer under a 200 that is none."""
     return CallError(message, fault=fault, type=type, http_status=200)
+
+
+def content_text(content: object) -> str | None:
+    """Return the text of a message, which is a text, nothing, or (where a model thinks aloud) a list of typed parts.
+
+    Raises `CallError` for anything else.
+    """
+    if content is None or isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise wrong(f"content is {kind(content)} where a text was asked for", "bad_envelope")
+    texts: list[str] = []
+    for part in cast("list[object]", content):
+        fields = object_of(part)
+        text = fields.get("text")
+        if fields.get("type") == "text" and isinstance(text, str):
+            texts.append(text)
+        elif fields.get("type") not in _BESIDE:
+            raise wrong(f"content holds {kind(part)} where a part of a text was asked for", "bad_envelope")
+    return "".join(texts)
 
 
 def kind(value: object) -> str:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Final, cast
 
-from pipeline.calls.answer import NO_TERMS, Answer, Said, Terms, judged, kind, wrong
+from pipeline.calls.answer import NO_TERMS, Answer, Said, Terms, content_text, judged, kind, wrong
 from pipeline.calls.counts import read_usage
 from pipeline.calls.errors import CallError
 from pipeline.calls.server_errors import inner_error, whole_text
@@ -81,11 +81,9 @@ def _said(choice: Mapping[str, object], terms: Terms) -> Said:
     if not isinstance(message, dict):
         raise wrong(f"message is {kind(message)} where an object was asked for", "bad_envelope")
     fields = cast("dict[str, object]", message)
-    content, refusal = fields.get("content"), fields.get("refusal")
-    if content is not None and not isinstance(content, str):
-        raise wrong(f"content is {kind(content)} where a text was asked for", "bad_envelope")
+    refusal = fields.get("refusal")
     return Said(
-        content,
+        content_text(fields.get("content")),
         refusal if isinstance(refusal, str) else None,
         _calls(fields.get("tool_calls")) if terms.tools else (),
         "tool_calls" if finish == "function_call" else cast("str | None", finish),

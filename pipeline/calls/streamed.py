@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Final, Protocol, cast
 
-from pipeline.calls.answer import kind, wrong
+from pipeline.calls.answer import content_text, kind, wrong
 from pipeline.calls.errors import CallError
 from pipeline.calls.server_errors import inner_error, whole_text
 from pipeline.calls.sse import SentEvent
@@ -111,7 +111,7 @@ class ChatPieces:
         if found is not None and not isinstance(found, dict):
             raise wrong(f"delta is {kind(found)} where an object was asked for", "bad_envelope")
         delta = cast("Mapping[str, object]", found or {})
-        content, refusal = _text(delta, "content"), _text(delta, "refusal")
+        content, refusal = content_text(delta.get("content")) or "", _text(delta, "refusal")
         calls: object = delta.get("tool_calls") or None
         if self._finish is not None and (content or refusal or calls or finish not in (None, self._finish)):
             raise wrong("the stream goes on after it said why it ends", "bad_envelope")

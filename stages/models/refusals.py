@@ -59,6 +59,8 @@ class Refusals:
             error.args = (error.message,)
         if error.answer is not None:
             error.answer = self.secrets.clean(error.answer)
+        if error.fault == "retry" and error.retry_after is None:  # an error inside a 200 has its headers around it
+            error.retry_after = _wait(error.http_status or 200, headers)
         error.request_id = self.request_id(headers)
         error.headers = headers
 

@@ -80,7 +80,7 @@ class StreamReader:
                         scope.cancel()
                     if pieces.over:
                         scope.deadline = anyio.current_time() + GRACE
-            except (httpx2.TransportError, TransportRefusal) as error:
+            except (httpx2.RequestError, TransportRefusal) as error:
                 if not pieces.over:
                     raise self.refusals.of_cause(error) from None
         if failure is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import httpx2
 
@@ -67,6 +67,22 @@ def completion(message: object, finish: object = "stop", **more: object) -> dict
 
 GOOD = body(completion({"content": "ok"}))
 GOOD_STREAM = stream(*answered())
+
+_RESPONSE = {
+    "status": "completed",
+    "model": "m-1",
+    "output": [{"type": "message", "content": [{"type": "output_text", "text": "ok"}]}],
+    "usage": {"input_tokens": 10, "output_tokens": 5},
+}
+_EVENTS = ({"type": "response.output_text.delta", "delta": "ok"}, {"type": "response.completed", "response": _RESPONSE})
+
+#: an answer, by API and by whether it is a stream
+GOODS = {
+    ("chat", False): GOOD,
+    ("chat", True): GOOD_STREAM,
+    ("responses", False): body(_RESPONSE),
+    ("responses", True): stream(*_EVENTS),
+}
 
 
 def status(code: int, word: str | None = None, message: str = "said", delay: float = 0.0, **headers: str) -> Sent:
@@ -213,6 +229,9 @@ def envelopes() -> Iterator[Case]:
     for code, fault, kind in inside:
         inner = {"choices": None, "error": {"code": code, "message": "upstream"}}
         yield Case(29, f"an error {code} inside", body(inner), fault, kind)
+    busy = body({"choices": None, "error": {"code": 429, "message": "upstream"}})
+    told = replace(busy, headers={"retry-after": "3"})
+    yield Case(29, "an error 429 inside, and how long to wait", told, "retry", "rate_limited", wait=3.0)
     yield Case(30, "no choices", body({"choices": []}), "ambiguous", "no_choices")
     for what, wrong in (("choices: null", {"choices": None}), ("two choices", {"choices": [{}, {}]}), ("a list", [1])):
         yield Case(31, what, body(wrong), "fail", "bad_envelope")

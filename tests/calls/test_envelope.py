@@ -41,6 +41,11 @@ def test_a_finish_reason_may_be_missing_where_a_server_leaves_it_out() -> None:
     assert fault(document({"content": "hi"}, None)) == ("unfinished", "ambiguous")
 
 
+def test_what_a_model_thinks_aloud_is_not_its_answer() -> None:
+    parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "h"}, {"type": "text", "text": "i"}]
+    assert read_answer(document({"content": parts})).text == "hi"
+
+
 def test_a_refusal_is_its_text() -> None:
     assert read_answer(document({"content": None, "refusal": "no"})).finish_reason == "refusal"
 
@@ -94,6 +99,9 @@ def test_half_characters_are_replaced() -> None:
         ({"error": "x"}, ("server_error", "retry")),
         (document(None), ("bad_envelope", "fail")),
         (document({"content": ["x"]}), ("bad_envelope", "fail")),
+        (document({"content": [{"type": "text"}]}), ("bad_envelope", "fail")),
+        (document({"content": [{"type": "image"}]}), ("bad_envelope", "fail")),
+        (document({"content": []}), ("empty", "ambiguous")),
         (document({"content": "x"}, "bored"), ("bad_envelope", "fail")),
         (document({"content": "x"}, ["stop"]), ("bad_envelope", "fail")),
         (document({"content": None}, "tool_calls"), ("bad_envelope", "fail")),

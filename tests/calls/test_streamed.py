@@ -81,6 +81,12 @@ def test_what_servers_write_in_several_ways_is_read_in_each(stream: bytes) -> No
     assert read(stream)[0] == WHOLE
 
 
+def test_what_a_model_thinks_aloud_is_not_told() -> None:
+    thought = chunk({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]})
+    said = chunk({"content": [{"type": "text", "text": "hi"}]})
+    assert read(sent(thought, said, chunk(finish="stop"), "[DONE]")) == (Answer("hi", "stop", "m-1", None), ["hi"])
+
+
 def test_a_refusal_comes_in_pieces_too() -> None:
     stream = sent(chunk({"refusal": "I w"}), chunk({"refusal": "on't"}), chunk(finish="stop"), "[DONE]")
     assert read(stream) == (Answer("I won't", "refusal", "m-1", None), ["I w", "on't"])
