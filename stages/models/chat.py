@@ -11,6 +11,7 @@ import anyio
 from pipeline.calls.call import Reply, Request
 from pipeline.calls.envelope import read_body
 from pipeline.calls.errors import CallError
+from pipeline.core.codec import encode
 from pipeline.core.usage import Cost, Usage
 from stages.models.refusals import Refusals
 from stages.models.replies import Replies
@@ -18,8 +19,8 @@ from stages.models.wires import Wire, wire_of
 
 if TYPE_CHECKING:
     import httpx2
-    import openai
 
+    from stages.models.client import PlainClient
     from stages.models.openai import OpenAIModel
 
 _STREAM: Final[Mapping[str, str]] = {"Accept": "text/event-stream"}
@@ -30,7 +31,7 @@ class ChatProvider:
     """Asks once: the innermost call, which turns answers into replies and everything else into `CallError`."""
 
     definition: OpenAIModel
-    client: openai.AsyncOpenAI = field(repr=False)
+    client: PlainClient = field(repr=False)
     refusals: Refusals
     price_of: Callable[[Usage], Cost]
     headers_of: Callable[[Request], Mapping[str, str]]
@@ -61,14 +62,12 @@ class ChatProvider:
             if request.stream:
                 response = await self._opened(body, headers)
             else:
-                response = await self.client.post(
-                    self.wire.path, body=body, cast_to=httpx2.Response, options={"headers": dict(headers)}
-                )
+                response = await self.client.send(self.wire.path, encode(body), headers)
         except openai.APIStatusError as error:
             raise self._refused(error.response, anyio.current_time() - started) from None
         except openai.APIConnectionError as error:
             raise self.refusals.of_cause(error.__cause__ or error) from None
-        except TransportRefusal as error:
+        except (httpx2.RequestError, TransportRefusal) as error:
             raise self.refusals.of_cause(error) from None
         if response.status_code != 200:
             raise self._refused(response, anyio.current_time() - started)

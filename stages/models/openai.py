@@ -26,6 +26,7 @@ from stages.models.endpoint import Endpoint
 from stages.models.opening import OpenChat, open_alone, open_chat
 from stages.models.paying import against_budget
 from stages.models.responses import MISSING
+from stages.models.sockets import sockets_of
 from stages.models.wires import Api
 
 
@@ -82,10 +83,10 @@ class OpenAIModel(Calling):
 
     def open_within(self, limits: Limits) -> AbstractAsyncContextManager[OpenChat]:
         """Open the model for a run, sharing quotas and connections in `limits`. Raises as `open` does."""
-        from stages.models.transport import PooledTransport
+        from stages.models.transport import open_transport
 
-        host = Endpoint.of(self.base_url, keyed=False).host
-        return open_chat(self, self._key(), lambda: PooledTransport(host), limits)
+        sockets = sockets_of(limits)
+        return open_chat(self, self._key(), lambda: open_transport(self.base_url, sockets), limits, sockets=sockets)
 
     def tariff(self) -> Tariff:
         """What it costs: its own prices, or those of the installed list."""

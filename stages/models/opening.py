@@ -18,8 +18,10 @@ from pipeline.calls.call import Call, CallIdentity, Judgement, Reply, Request
 from pipeline.calls.errors import NO_HEADERS
 from pipeline.calls.limit import SharedLimit
 from pipeline.calls.observed import ObservedAttempt, ObservedCall
+from pipeline.calls.prices import ListPrice
 from pipeline.calls.pricing import Tariff
 from pipeline.calls.schema import Schema, SchemaLike
+from pipeline.calls.secrets import Secrets
 from pipeline.calls.stack import Stack
 from pipeline.calls.timeout import AttemptTimeout
 from pipeline.calls.tool import Tool
@@ -28,7 +30,6 @@ from pipeline.core.ports import Visit
 from pipeline.core.state import Message
 from stages.models import resilience
 from stages.models.chat import ChatProvider
-from stages.models.client import sdk_client
 from stages.models.endpoint import Endpoint
 from stages.models.refusals import Refusals
 from stages.models.sockets import Sockets, WithinSockets
@@ -71,12 +72,16 @@ async def open_chat(
     if "openai" not in sys.modules:  # half a second of imports, which a host's event loop need not stand still for
         await anyio.to_thread.run_sync(importlib.import_module, "openai")
     tariff = definition.tariff()
-    client = sdk_client(definition, key, make_transport())
+    if isinstance(tariff, ListPrice):
+        await tariff.load()
+    from stages.models.client import PlainClient
+
+    client = PlainClient(definition, key, make_transport())
     host = Endpoint.of(definition.base_url, keyed=False).host
     provider = ChatProvider(
         definition,
         client,
-        Refusals(definition.name, host, definition.api_key_env, key),
+        Refusals(definition.name, host, definition.api_key_env, key, Secrets.of(key, definition.headers)),
         tariff.cost,
         headers_of or (lambda request: NO_HEADERS),
     )

@@ -1,27 +1,27 @@
-"""One transport made of many small connection pools, which reads each answer whole and never more than a cap of it.
+"""What all transports keep to: one host, one answer of bounded size, plain errors; and which of them a run gets.
 
-The HTTP library's pool does work in proportion to its connections for every request; pools of at most `POOL` requests
-each keep that small with thousands in flight. Reading happens here, below the SDK, so that the cap holds for error
-bodies too, and so that the requests in each pool can be counted exactly.
+Reading happens in the transport, below the SDK, so that the cap holds for error bodies too, and so that connections in
+use can be counted exactly. Errors are those of httpx2, whatever the transport is made of.
 """
 
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import Final
 
-import anyio
 import httpx2
+import sniffio
 
-from stages.models.streaming import is_stream, open_response, wants_stream
+from stages.models.sockets import Sockets
 
-POOL: Final = 32  #: requests in flight of one pool
 MAX_ANSWER: Final = 16 * 1024 * 1024  #: bytes of one answer, after decoding
-
+KEPT: Final = 5.0  #: seconds for which an idle connection is used again; servers close theirs not much later
+STALE: Final = 0.05  #: seconds in which a connection that the server had closed by itself shows it
 
 #: What describes the wire and not the content; and cookies, which would tie one item's request to another's.
-_LEFT_OUT: Final = ("content-encoding", "content-length", "transfer-encoding", "set-cookie")
+_LEFT_OUT: Final = (b"content-encoding", b"content-length", b"transfer-encoding", b"set-cookie")
 
 
 class TransportRefusal(Exception):
@@ -40,75 +40,51 @@ class ForeignHost(TransportRefusal):
     """A request would leave the host that its key is bound to."""
 
 
-@dataclass(slots=True, eq=False)
-class _Pool:
-    transport: httpx2.AsyncHTTPTransport
-    busy: int = 0  #: requests in flight; changed without an await in between, so no lock
-
-    def leave(self) -> None:
-        self.busy -= 1
+class StaleConnection(TransportRefusal):
+    """A connection that had been used before was closed by the server before it read the request."""
 
 
-@dataclass(slots=True, eq=False)
-class PooledTransport(httpx2.AsyncBaseTransport):
-    """Sends to `host` only. A request goes to the first pool with room, so that an idle run keeps few connections."""
+def open_transport(base_url: str, sockets: Sockets) -> httpx2.AsyncBaseTransport:
+    """Return the fastest transport for the event loop that runs: aiohttp where it is installed and can run."""
+    if sniffio.current_async_library() == "asyncio" and find_spec("aiohttp") is not None:
+        from stages.models.aiohttp_transport import AiohttpTransport
 
-    host: str
-    max_answer: int = MAX_ANSWER
-    _pools: list[_Pool] = field(default_factory=list["_Pool"])
-    _tls: object = None
+        return AiohttpTransport(base_url, sockets)
+    from stages.models.pools import PooledTransport
 
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        if request.url.raw_host.decode("ascii").strip("[]") != self.host:
-            raise ForeignHost(f"a request to {request.url.host!r} on a connection for {self.host!r}")
-        pool = self._pool_with_room()
-        pool.busy += 1
-        handed_on = False
-        try:
-            response = await pool.transport.handle_async_request(request)
-            if wants_stream(request) and is_stream(response.status_code, response.headers):
-                handed_on = True
-                return open_response(response, pool.leave)
-            try:
-                return await self._whole(response)
-            finally:
-                await response.aclose()
-        finally:
-            if not handed_on:
-                pool.leave()
+    return PooledTransport(base_url, sockets)
 
-    async def aclose(self) -> None:
-        while self._pools:
-            await self._pools.pop().transport.aclose()
 
-    def _pool_with_room(self) -> _Pool:
-        for pool in self._pools:
-            if pool.busy < POOL:
-                return pool
-        if self._tls is None:  # reading the trust store takes milliseconds, so all pools share one
-            self._tls = httpx2.create_ssl_context(trust_env=False)
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=POOL)
-        pool = _Pool(httpx2.AsyncHTTPTransport(verify=self._tls, limits=limits, trust_env=False))  # pyright: ignore[reportArgumentType]
-        self._pools.append(pool)
-        return pool
+class Origin:
+    """The scheme, host and port that a transport sends to. Raises `ForeignHost` for any other."""
 
-    async def _whole(self, response: httpx2.Response) -> httpx2.Response:
-        parts: list[bytes] = []
-        size = 0
-        # Leaving the loop early would leave the library's nested generators half read, to be closed by nobody;
-        # cancelled, they unwind from the inside and close the connection.
-        with anyio.CancelScope() as scope:
-            async for part in response.aiter_raw():
-                size += len(part)
-                if size > self.max_answer:
-                    scope.cancel()
-                else:
-                    parts.append(part)
-        if size > self.max_answer:
-            raise _too_large(self.max_answer)
-        content = unpacked(b"".join(parts), response.headers.get("content-encoding", ""), self.max_answer)
-        headers = [each for each in response.headers.multi_items() if each[0].lower() not in _LEFT_OUT]
-        return httpx2.Response(response.status_code, headers=headers, content=content)
+    def __init__(self, base_url: str) -> None:
+        url = httpx2.URL(base_url)
+        self.host = url.host
+        self._parts = _parts(url)
+
+    def check(self, url: httpx2.URL) -> None:
+        if _parts(url) != self._parts:
+            raise ForeignHost(f"a request to {url.host!r} on a connection for {self.host!r}")
+
+
+def _parts(url: httpx2.URL) -> tuple[str, bytes, int | None]:
+    return url.scheme, url.raw_host, url.port
+
+
+def whole_response(
+    status: int, raw_headers: Iterable[tuple[bytes, bytes]], body: bytes, max_answer: int
+) -> httpx2.Response:
+    """Return an answer that was read, unpacked. Raises `ResponseTooLarge` and `BadEncoding`."""
+    encoding, headers = b"", list[tuple[bytes, bytes]]()
+    for each in raw_headers:
+        name = each[0].lower()
+        if name not in _LEFT_OUT:
+            headers.append(each)
+        elif name == b"content-encoding":
+            encoding = each[1]
+    content = unpacked(body, encoding.decode("latin-1"), max_answer) if encoding else body
+    return httpx2.Response(status, headers=headers, content=content)
 
 
 def unpacked(body: bytes, encoding: str, limit: int) -> bytes:
@@ -126,9 +102,9 @@ def unpacked(body: bytes, encoding: str, limit: int) -> bytes:
     except zlib.error as error:
         raise BadEncoding(f"the answer is not packed as it says: {error}") from error
     if len(plain) > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
     return plain
 
 
-def _too_large(limit: int) -> ResponseTooLarge:
+def too_large(limit: int) -> ResponseTooLarge:
     return ResponseTooLarge(f"the answer is longer than {limit:,} bytes")
