@@ -1,0 +1,163 @@
+"""Whole runs against servers that are slow now and then, or die and come back; in virtual time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+
+import anyio
+import pytest
+
+from pipeline import Pipeline, Run, RunStopped
+from pipeline.core.events import CallEnded, Event
+from stages import agent
+from stages.models.openai import OpenAIModel
+from tests.calls.flaky import Server, served
+from tests.engine.schedules import in_virtual_time
+
+# -- hedging ---------------------------------------------------------------------------------------------------------
+
+CALLS = 1500
+
+
+def with_stragglers(base: Callable[[Random], float]) -> Callable[[int], float]:
+    """Latencies of which one in twenty is ten times as long."""
+    chance = Random(1)
+    drawn = [base(chance) * (10.0 if chance.random() < 0.05 else 1.0) for _ in range(2 * CALLS)]
+    return lambda number: drawn[number]
+
+
+async def measured(server: Server, hedge: str | None) -> tuple[float, int]:
+    """The 99th percentile of the calls' seconds, and the number of requests."""
+    seconds: list[float] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, CallEnded):
+            assert event.outcome == "ok"
+            seconds.append(event.seconds)
+
+    stage = agent("ask", model=served(server, hedge=hedge), concurrency=100)
+    pipe = Pipeline(stage, max_in_flight=50)
+    async with pipe.open([str(number) for number in range(CALLS)], on_event=listen) as run:
+        assert Counter([record.status async for record in run.results]) == {"ok": CALLS}
+    return sorted(seconds)[int(0.99 * CALLS)], server.requests
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize(
+    "base",
+    [lambda chance: 1.0, lambda chance: chance.lognormvariate(0.0, 0.3)],
+    ids=["constant", "lognormal"],
+)
+def test_a_second_attempt_takes_most_of_the_tail_away_for_a_few_requests_more(
+    backend: str, base: Callable[[Random], float]
+) -> None:
+    @in_virtual_time
+    async def compare() -> None:
+        plain, requests = await measured(Server(latency=with_stragglers(base)), None)
+        raced, more = await measured(Server(latency=with_stragglers(base)), "p95")
+        print(
+            f"p99 {plain:.2f} s -> {raced:.2f} s (-{1 - raced / plain:.0%}) for {more / requests - 1:.1%} more requests"
+        )
+        assert raced <= 0.4 * plain
+        assert requests < more <= 1.07 * requests
+
+    compare(backend)
+
+
+# -- an endpoint that dies -------------------------------------------------------------------------------------------
+
+
+async def through(model: OpenAIModel, count: int, concurrency: int = 16) -> tuple[Counter[str], Run]:
+    pipe = Pipeline(agent("ask", model=model, concurrency=concurrency), max_in_flight=64)
+    async with pipe.open([str(number) for number in range(count)]) as run:
+        return Counter([record.status async for record in run.results]), run
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("trouble", ["connection", "RemoteProtocolError", 500, 502, 503])
+@pytest.mark.parametrize("concurrency", [3, 16])
+def test_an_endpoint_that_dies_in_mid_run_costs_no_item_and_is_used_again(
+    backend: str, trouble: str | int, concurrency: int
+) -> None:
+    @in_virtual_time
+    async def run_through() -> None:
+        server = Server(trouble=lambda now: trouble if 20.0 <= now < 50.0 else None)
+        statuses, _ = await through(served(server), 45 * concurrency, concurrency)
+        assert statuses == {"ok": 45 * concurrency}
+        down = [at for at in server.at if 20.0 <= at < 50.0]
+        print(f"{trouble}, {concurrency} at a time: {len(down)} requests while it was down")
+        assert len(down) <= 2 * concurrency + 10 + 5  # found down, then the probes
+        assert anyio.current_time() <= 45 + 30 + 20
+
+    run_through(backend)
+
+
+@in_virtual_time
+async def test_what_waits_for_a_dead_endpoint_is_seen() -> None:
+    server = Server(trouble=lambda now: "connection" if 20.0 <= now < 50.0 else None)
+    pipe = Pipeline(agent("ask", model=served(server), concurrency=16), max_in_flight=64)
+    async with pipe.open([str(number) for number in range(600)]) as run, anyio.create_task_group() as tg:
+
+        async def look() -> None:
+            await anyio.sleep(30.0)
+            chain = "\n".join(run.wait_chain())
+            assert "waits for the endpoint m.localhost, which is down, to answer again" in chain
+            (line,) = [str(limit) for limit in run.statistics().limits if str(limit).startswith("endpoint")]
+            assert line == ("endpoint m.localhost: open (connection), 64 calls wait; it went down 1 times, 3 probes")
+            assert run.statistics().stages[0].slots.borrowed == 0
+
+        tg.start_soon(look)
+        assert Counter([record.status async for record in run.results]) == {"ok": 600}
+
+
+@in_virtual_time
+async def test_an_endpoint_that_does_not_come_back_stops_the_run_after_a_minute() -> None:
+    server = Server(trouble=lambda now: "connection" if now >= 20.0 else None)
+    with pytest.raises(RunStopped, match=r"no answer for \d+ s") as caught:
+        await through(served(server), 1000)
+    assert caught.value.cause_kind == "refused"
+    assert 80.0 <= anyio.current_time() <= 115.0
+    assert len([at for at in server.at if at > 25.0]) <= 6
+
+
+@in_virtual_time
+async def test_an_endpoint_that_was_never_there_stops_the_run_soon() -> None:
+    server = Server(trouble=lambda now: "connection")
+    with pytest.raises(RunStopped, match="it has never answered"):
+        await through(served(server), 1000)
+    assert anyio.current_time() <= 5.0
+    assert server.requests <= 2 * 16 + 4
+
+
+@in_virtual_time
+async def test_an_endpoint_that_only_has_errors_to_say_is_not_waited_for() -> None:
+    server = Server(trouble=lambda now: 500)
+    statuses, _ = await through(served(server), 200)
+    assert statuses == {"failed": 200}
+    assert server.requests <= 200 + 20 + 20 + 16  # one each, and the retries that are allowed
+
+
+@in_virtual_time
+async def test_a_few_items_fail_by_themselves_as_ever_when_nothing_is_there() -> None:
+    server = Server(trouble=lambda now: "connection")
+    statuses, _ = await through(served(server), 2)
+    assert statuses == {"failed": 2}
+    assert server.requests == 8
+
+
+@in_virtual_time
+async def test_a_run_that_is_drained_while_all_wait_ends_at_once() -> None:
+    server = Server(trouble=lambda now: "connection" if now >= 20.0 else None)
+    pipe = Pipeline(agent("ask", model=served(server), concurrency=16), max_in_flight=64)
+    async with pipe.open([str(number) for number in range(1000)]) as run, anyio.create_task_group() as tg:
+
+        async def stop() -> None:
+            await anyio.sleep(40.0)
+            run.drain("calls")
+
+        tg.start_soon(stop)
+        statuses = Counter([record.status async for record in run.results])
+    assert anyio.current_time() == pytest.approx(40.0, abs=1.0)
+    assert set(statuses) <= {"ok", "cancelled"}
