@@ -38,7 +38,7 @@ class Replies:
         if (cut and request.on_truncated == "fail") or (refused and request.on_refused == "fail"):
             raise self._not_taken(answer, usage, cost, headers)
         flags: tuple[str, ...] = ()
-        if cut or refused or odd or not same_model(self.definition.model, answer.model):
+        if cut or refused or odd or self._differs(answer.model):
             flags = self._flags(answer, odd)
         clean = self.refusals.secrets.clean
         return Reply(
@@ -70,12 +70,16 @@ class Replies:
         error.cost = self.price_of(error.usage)
         error.answer = self.refusals.secrets.clean(pieces.text) or None
 
+    def _differs(self, given: str | None) -> bool:
+        """Azure is asked for a deployment, whose name is its owner's to choose."""
+        return self.definition.provider != "azure" and not same_model(self.definition.model, given)
+
     def _flags(self, answer: Answer, odd: str | None) -> tuple[str, ...]:
         found = {
             "truncated": answer.finish_reason == "length",
             "refused": answer.finish_reason == "refusal",
             odd or "": odd is not None,
-            "model_differs": not same_model(self.definition.model, answer.model),
+            "model_differs": self._differs(answer.model),
         }
         return tuple(flag for flag, holds in found.items() if holds)
 

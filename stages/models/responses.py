@@ -9,6 +9,7 @@ from pipeline.calls.call import Request
 from pipeline.calls.errors import CallError
 from pipeline.calls.schema import Schema
 from pipeline.core.state import Message
+from pipeline.core.usage import NO_USAGE
 from stages.models.body import SchemaMode, is_strict, told_schema
 
 #: Parameters of a chat completion that the Responses API has no field for.
@@ -25,7 +26,7 @@ def responses_body(request: Request, model: str, schema_mode: SchemaMode) -> dic
     refused = [name for name in MISSING if getattr(asked, name)]
     if refused:
         said = f"the Responses API has no {' and no '.join(refused)}; leave it out, or ask with api: chat"
-        raise CallError(said, fault="fail", type="bad_request")
+        raise CallError(said, fault="fail", type="bad_request", usage=NO_USAGE)  # it was never sent
     messages = request.messages
     body: dict[str, object] = {"model": model, "store": False}
     if messages and messages[0].role == "system":

@@ -104,12 +104,12 @@ async def test_a_failure_is_tried_again_on_the_same_api(stream: bool) -> None:
 
 
 async def test_a_parameter_that_this_api_has_not_is_never_left_out_in_silence() -> None:
-    asked = model(GOOD)
+    asked, visit = model(GOOD), FakeVisit()
     async with asked.open() as chat:
         with pytest.raises(CallError) as caught:
-            await chat.call(FakeVisit(), HI, stop=["END"])
+            await chat.call(visit, HI, stop=["END"])
     assert str(caught.value) == "the Responses API has no stop; leave it out, or ask with api: chat"
-    assert asked.ledger.bodies == []
+    assert (asked.ledger.bodies, visit.requests) == ([], 0)
 
 
 @pytest.mark.parametrize(
