@@ -261,7 +261,7 @@ class Circuit:
         """A server that has enough of us, or refuses this request, is there."""
         if error.http_status is None:
             self.dropped(ticket, now)
-        elif ticket.kind == "plain" and error.type == "rate_limited":
+        elif ticket.kind == "plain" and error.type in ("rate_limited", "slow_down"):
             self.answered = True
         else:
             self.succeeded(ticket, now)

@@ -10,7 +10,7 @@ from pipeline.calls.call import Call, Reply, Request, Tries
 from pipeline.calls.errors import CallError
 
 #: failures for good that say something about the model or its server, and nothing about what was asked
-_THEIRS: Final = frozenset({"not_found", "rate_limited", "overloaded", "server_error"})
+_THEIRS: Final = frozenset({"not_found", "rate_limited", "slow_down", "overloaded", "server_error"})
 
 
 class Substitute(Protocol):

@@ -23,4 +23,4 @@ def draws(error: CallError) -> bool:
     A server that says it is asked too much, or how long to wait, is slowed down for by all calls together; what is
     asked again then is no more than it can take.
     """
-    return error.type not in ("rate_limited", "overloaded") and error.retry_after is None
+    return error.type not in ("rate_limited", "slow_down", "overloaded") and error.retry_after is None
