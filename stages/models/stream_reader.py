@@ -81,7 +81,7 @@ class StreamReader:
                     if pieces.over:
                         scope.deadline = anyio.current_time() + GRACE
             except (httpx2.RequestError, TransportRefusal) as error:
-                if not pieces.over:
+                if failure is None and not pieces.over:
                     raise self.refusals.of_cause(error) from None
         if failure is not None:
             raise failure

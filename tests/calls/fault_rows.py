@@ -313,6 +313,8 @@ def streams() -> Iterator[Case]:
     unnamed = Sent(parts=(sent(*answered()),), kind="text/plain")
     yield lost(48, "a stream that does not say so", unnamed, None, usage=KNOWN)
     yield lost(50, "a second choice", stream(*begun, {"choices": [{"index": 1}]}), "fail", "bad_envelope")
+    second = stream(*begun, {"choices": [{"index": 1}]}, breaks=reset)
+    yield lost(50, "a second choice, and then a reset", second, "fail", "bad_envelope")
     yield lost(50, "text after the end", stream(*begun, chunk(finish="stop"), says("b")), "fail", "bad_envelope")
     endless = Sent(parts=(sent(*begun), *[b": " + b"x" * 4000 + b"\n"] * 10), kind="text/event-stream")
     yield lost(51, "a stream longer than the cap", endless, "fail", "too_big")
