@@ -20,8 +20,8 @@ from stages.models.opening import OpenChat
 from stages.models.replies import same_model
 from tests.calls.streams import answered, says, sent
 from tests.calls.visits import FakeVisit
-from tests.servers.raw import RawServer, Wire, chunked, head, raw_server
 from tests.servers.scripted import ScriptedModel, Sent
+from tests.servers.wire import Wire, WireServer, chunked, head, wire_server
 
 STREAM = head(200, "text/event-stream")
 CHUNKED = head(200, "text/event-stream", "transfer-encoding: chunked")
@@ -31,7 +31,7 @@ GZIP = ("content-encoding: gzip",)
 
 
 @asynccontextmanager
-async def opened(server: RawServer, **options: object) -> AsyncGenerator[OpenChat]:
+async def opened(server: WireServer, **options: object) -> AsyncGenerator[OpenChat]:
     options = {"attempts": 1, "timeout": 5.0, **options}
     async with resolve("vllm/m", base_url=server.base_url, **options).open() as chat:
         assert isinstance(chat, OpenChat)
@@ -48,7 +48,7 @@ async def asked(chat: OpenChat, visit: FakeVisit, stream: bool) -> object:
 
 
 async def outcome(stream: bool, *wires: Wire, **options: object) -> object:
-    async with raw_server(*wires) as server, opened(server, **options) as chat:
+    async with wire_server(*wires) as server, opened(server, **options) as chat:
         found = await asked(chat, FakeVisit(), stream)
         assert server.requests == 1
         return found
@@ -67,7 +67,7 @@ async def test_pieces_are_told_before_the_answer_is_whole_and_the_connection_is_
     first = chunked(sent(*answered("hello")[:2]))
     wires = (Wire(CHUNKED, first, chunked(EVENTS[len(sent(*answered("hello")[:2])) :]), chunked(b""), leave="keep"),)
     visit = FakeVisit()
-    async with raw_server(*wires) as server, opened(server) as chat:
+    async with wire_server(*wires) as server, opened(server) as chat:
         for _ in range(3):
             reply = await chat.call(visit, [Message("user", "hi")], stream=True)
         assert (server.requests, server.connections) == (3, 1)
@@ -90,7 +90,7 @@ class Listener(FakeVisit):
 
 async def test_a_piece_is_told_while_the_server_still_thinks() -> None:
     visit = Listener()
-    async with raw_server(Wire(STREAM, sent(says("so far")), leave="stall")) as server, opened(server) as chat:
+    async with wire_server(Wire(STREAM, sent(says("so far")), leave="stall")) as server, opened(server) as chat:
         async with anyio.create_task_group() as tg:
             tg.start_soon(asked, chat, visit, True)
             with anyio.fail_after(5):
@@ -101,7 +101,7 @@ async def test_a_piece_is_told_while_the_server_still_thinks() -> None:
 
 async def test_nobody_is_told_who_does_not_listen() -> None:
     visit = FakeVisit(listening=False)
-    async with raw_server(Wire(STREAM, EVENTS)) as server, opened(server) as chat:
+    async with wire_server(Wire(STREAM, EVENTS)) as server, opened(server) as chat:
         assert await asked(chat, visit, True) == "hello"
     assert told(visit) == []
 
@@ -192,7 +192,7 @@ def test_a_stream_that_ends_at_any_byte_is_never_an_answer_unless_it_is_whole(
 
 async def test_many_streams_that_are_cancelled_anywhere_leave_nothing_behind() -> None:
     wire = Wire(CHUNKED, *[chunked(sent(each)) for each in answered("hello")], chunked(b""), leave="keep")
-    async with raw_server(wire) as server, opened(server) as chat:
+    async with wire_server(wire) as server, opened(server) as chat:
 
         async def worker(number: int) -> None:
             for turn in range(10):
