@@ -27,7 +27,7 @@ from pipeline.calls.pricing import Tariff
 from pipeline.core.budget import Budget, BudgetSpent, amount_text
 from pipeline.core.errors import ItemError, Problem
 from pipeline.core.ports import Visit
-from pipeline.core.purse import DIMENSIONS, PICOS, Amount, Claim, Purse, picos, spent_text
+from pipeline.core.purse import DIMENSIONS, PICOS, Amount, Claim, Purse, picos
 from pipeline.core.usage import Cost, Usage
 
 #: bytes that stand for the tokens between messages, which a server adds by itself
@@ -200,13 +200,8 @@ def _short(purse: Purse, amount: Amount) -> tuple[str, ...]:
 
 def _left(purse: Purse, amount: Amount) -> str:
     """What is spent of what, as `$4.98 of $5.00 is spent`."""
-    spent = purse.statistics().spent
     names = _short(purse, amount)
-    parts = [
-        f"{spent_text(name, getattr(spent, name))} of {amount_text(name, getattr(purse.budget, name))}"
-        for name in names
-    ]
-    return f"{' and '.join(parts)} {'is' if names == ('usd',) else 'are'} spent"
+    return f"{' and '.join(purse.statistics().spent_of(names))} {'is' if names == ('usd',) else 'are'} spent"
 
 
 def _needed(purse: Purse, amount: Amount) -> str:

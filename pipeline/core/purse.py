@@ -50,13 +50,20 @@ class PurseStatistics:
     reserved: Budget
     waiting: int  #: calls that wait for reservations of others to come back
 
+    def spent_of(self, dimensions: tuple[str, ...] = DIMENSIONS) -> list[str]:
+        """What is spent of what, for each dimension that is limited: `$1.20 of $5.00`, `1,200 of 5,000 tokens`."""
+        limited = [name for name in dimensions if getattr(self.budget, name) is not None]
+        return [
+            f"{_spent(name, getattr(self.spent, name))} of {amount_text(name, getattr(self.budget, name))}"
+            for name in limited
+        ]
+
     def __str__(self) -> str:
+        limited = [name for name in DIMENSIONS if getattr(self.budget, name) is not None]
         parts: list[str] = []
-        for name in DIMENSIONS:
-            most, spent, reserved = (getattr(each, name) for each in (self.budget, self.spent, self.reserved))
-            if most is not None:
-                held = f", {amount_text(name, reserved)} reserved" if reserved else ""
-                parts.append(f"{spent_text(name, spent)} of {amount_text(name, most)} spent{held}")
+        for name, spent in zip(limited, self.spent_of(), strict=True):
+            reserved = getattr(self.reserved, name)
+            parts.append(f"{spent} spent" + (f", {amount_text(name, reserved)} reserved" if reserved else ""))
         waiting = f"; {self.waiting} call{' waits' if self.waiting == 1 else 's wait'} for it" if self.waiting else ""
         return "; ".join(parts) + waiting
 
@@ -233,6 +240,5 @@ def _arrival(claim: Claim) -> int:
     return claim.arrival
 
 
-def spent_text(dimension: str, spent: float) -> str:
-    """The first number of `$1.20 of $5.00` and of `1,200 of 5,000 tokens`."""
+def _spent(dimension: str, spent: float) -> str:
     return amount_text(dimension, spent) if dimension == "usd" else f"{spent:,}"

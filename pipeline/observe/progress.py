@@ -26,7 +26,10 @@ def progress_line(now: Statistics, seconds: float) -> str:
     busy = [f"{stage.name} {stage.slots.borrowed}/{stage.slots.total}" for stage in now.stages if stage.slots.borrowed]
     if busy:
         parts.append(", ".join(busy))
-    if now.cost is not None and now.cost.usd:
+    of_budgets = [each for purse in now.budgets for each in purse.spent_of()]
+    if of_budgets:
+        parts.append(", ".join(of_budgets))
+    elif now.cost is not None and now.cost.usd:
         parts.append(f"${now.cost.usd:.4f}" if now.cost.usd < 1 else f"${now.cost.usd:,.2f}")
     return " · ".join(parts)
 

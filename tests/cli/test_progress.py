@@ -8,6 +8,8 @@ import pytest
 from anyio import CancelScope
 
 from pipeline import Pipeline, Statistics
+from pipeline.core.budget import Budget
+from pipeline.core.purse import PurseStatistics
 from pipeline.core.usage import Cost
 from pipeline.observe import progress
 from stages import map
@@ -44,3 +46,10 @@ async def test_plain_progress_is_silent_until_there_is_a_run(monkeypatch: pytest
     assert len(said) == 1
     assert said[0].startswith("2 ok · ")
     assert next(looks, "used") == "used"
+
+
+async def test_the_line_says_what_is_spent_of_a_budget() -> None:
+    now = await finished()
+    spent = PurseStatistics(Budget(usd=5.0, requests=90), Budget(usd=0.61, requests=7), Budget(usd=0.2, requests=1), 0)
+    line = progress.progress_line(replace(now, cost=Cost(0.61, "x"), budgets=(spent,)), 0.5)
+    assert line == "2 ok · 4.0/s · 0 in flight · $0.61 of $5.00, 7 of 90 requests"
