@@ -153,7 +153,7 @@ class ModelReader:
         except DefinitionError as error:
             problems: list[Located] = []
             for problem in error.problems:
-                option = table.get(problem.option) if table and problem.option else None
+                option = table.get(problem.option.partition(".")[0]) if table and problem.option else None
                 what = f"{problem.option!r} of {owner}" if option else owner
                 place = option.value.mark if option else mark
                 known = "E301" if problem.option == "use" else code

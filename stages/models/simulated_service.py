@@ -18,7 +18,7 @@ from stages.models.distribution import Distribution
 from stages.models.simulated_answer import Said, said
 from stages.models.simulated_asked import Asked, BadRequest, read_chat, read_responses
 from stages.models.simulated_chat import chunks, completion
-from stages.models.simulated_faults import refusal_of
+from stages.models.simulated_faults import Faults, refusal_of
 from stages.models.simulated_gate import Gate, Refused, retry_headers
 from stages.models.simulated_ledger import Ledger
 from stages.models.simulated_responses import events, response
@@ -84,6 +84,10 @@ class SimulatedServer:
     gate: Gate
     ledger: Ledger = field(default_factory=Ledger)
     _seen: OrderedDict[bytes, int] = field(default_factory=OrderedDict[bytes, int])
+    _faults: Faults = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._faults = self.definition.faults()
 
     def receive(self, path: str, body: bytes, identity: str, now: float) -> Exchange:
         """Take a request. `identity` is what its client calls it, empty if it does not say."""
@@ -119,7 +123,7 @@ class SimulatedServer:
 
     def _plan(self, asked: Asked, responses: bool, chance: Random) -> _Planned:
         definition = self.definition
-        fault = definition.faults().drawn(asked.prompt, chance)
+        fault = self._faults.drawn(asked.prompt, chance)
         latency = cast("Distribution", definition.latency).draw(chance)
         if silent := _without_words(fault, latency):
             read = max(1, -(-asked.characters // 4))

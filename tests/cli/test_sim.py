@@ -128,3 +128,12 @@ def test_help_says_how_a_pipeline_asks_it() -> None:
     assert 'models: {local: {use: vllm/any, base_url: "http://127.0.0.1:8000/v1"}}' in said
     assert "penstock run -m vllm/any --set models.default.base_url=http://127.0.0.1:8000/v1" in said
     assert "[env var: PENSTOCK_LATENCY]" in " ".join(said.split())
+
+
+def test_limits_in_a_pipeline_file_are_checked_where_they_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "limited.yaml"
+    limits = "limits: {tokens_per_minute: 200x, window: sliding}"
+    path.write_text(f"version: 1\nmodels:\n  fake:\n    use: sim/x\n    {limits}\nstages: [{{agent: say}}]\n")
+    done = penstock("validate", path)
+    assert done.code == 78
+    assert done.words[0] == f"{path}:5:13  E302 'limits.tokens_per_minute' of model 'fake': is '200x'"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pipeline.core.errors import DefinitionError
+from pipeline.core.limits import Limits
+from stages.models import SimulatedModel
 from stages.models.simulated_gate import Gate, Refused, duration, retry_headers
 from stages.models.simulated_limits import ServerLimits, SlidingWindow, SteppedWindow, TokenBucket
 
@@ -173,3 +175,14 @@ def test_counts_and_times_are_written_as_people_do() -> None:
     assert ServerLimits.parse(written) == ServerLimits(
         requests_per_minute=500, tokens_per_minute=200_000, burst=0.5, max_concurrency=1000
     )
+
+
+async def test_models_of_one_name_and_limits_share_them_within_a_run() -> None:
+    rules = {"requests_per_minute": 1}
+    same, again = SimulatedModel(limits=rules), SimulatedModel(limits=rules, seed=2)
+    async with Limits() as limits, same.open_within(limits) as one, again.open_within(limits) as two:
+        assert one.server.gate is two.server.gate
+        async with SimulatedModel(model="b", limits=rules).open_within(limits) as other:
+            assert other.server.gate is not one.server.gate
+        async with same.open() as alone:
+            assert alone.server.gate is not one.server.gate
