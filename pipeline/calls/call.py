@@ -97,7 +97,7 @@ class Reply:
     usage: Usage
     cost: Cost | None
     parsed: object = None  #: the validated object when a schema was asked for
-    finish_reason: str | None = None  #: stop, length, refusal; None where a server leaves it out
+    finish_reason: str | None = None  #: stop, length, refusal, tool_calls; None where a server leaves it out
     model: str | None = None  #: the name the server gave, which may be a dated version of the one asked for
     request_id: str | None = None
     attempts: int = 1

@@ -11,7 +11,7 @@ import httpx2
 
 from pipeline.calls.errors import FaultClass
 from pipeline.core.usage import Usage
-from stages.models.transport import BadEncoding, ResponseTooLarge
+from stages.models.transport import BadEncoding, ResponseTooLarge, StaleConnection
 from tests.calls.streams import USAGE, answered, chunk, counts, says, sent
 from tests.servers.scripted import Sent
 
@@ -124,8 +124,8 @@ def connections() -> Iterator[Case]:
     yield lost(5, "writing takes too long", httpx2.WriteTimeout("slow"), "ambiguous", "disconnected")
     yield lost(6, "no first byte", httpx2.ReadTimeout("slow"), "ambiguous", "timeout")
     yield lost(7, "closed before headers", httpx2.RemoteProtocolError("closed"), "ambiguous", "disconnected")
-    stale = type("StaleConnection", (httpx2.RemoteProtocolError,), {})
-    yield lost(7, "a kept connection was closed at once", stale("closed"), "retry", "disconnected")
+    stale, closed = StaleConnection("unused for a while"), httpx2.RemoteProtocolError("closed")
+    yield lost(7, "a kept connection was closed at once", stale, "retry", "disconnected", closed)
     yield Case(8, "no answer in time", Sent(delay=1000.0, parts=(b"",)), "ambiguous", "timeout")
     yield lost(51, "an answer longer than the cap", ResponseTooLarge("too long"), "fail", "too_big")
     yield lost(53, "packed in an unknown way", BadEncoding("br"), "fail", "bad_encoding")
