@@ -6,7 +6,7 @@ The server (`penstock sim`, a process of its own) lets 1,200 requests and 600 k 
 bucket that holds one second of that, and answers after 0.3 to 0.7 s. Everyone sends 1,500 calls of about 450 tokens,
 one contestant after the other, each to a fresh server. What is used is (n - 1) / (rate x span): n requests were let in,
 span is the time from the first to the last of them, both as the server's ledger says; of tokens likewise, as they were
-charged. Lost are calls that the contestant gave up.
+charged. Lost are calls that the contestant gave up, late those that it had not answered after five minutes.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def row(name: str, result: dict[str, Any]) -> Sequence[object]:
         f"{result['requests_used']:.2%}",
         f"{result['tokens_used']:.1%}",
         f"{ledger['refused']:,}",
-        f"{result['lost']:,}",
+        f"{result['lost']:,}" + (f" and {result['late']:,} late" if result.get("late") else ""),
         f"{ledger['started']:,}",
         f"{ledger['peak']:,}",
         f"{result['seconds']:.1f}",

@@ -14,6 +14,7 @@ from quota_work import Work, each, main
 
 ATTEMPTS = 5
 PAUSE = 15.0
+LOOP = 0.001  #: its loop sleeps so long after each request
 MAX_TOKENS = 380  #: what the script would read as max_tokens of a request
 
 
@@ -38,7 +39,7 @@ class Buckets:
         return True
 
 
-async def run(given: Work) -> int:
+async def run(given: Work) -> tuple[int, int]:
     buckets, turn = Buckets(given), asyncio.Lock()
     async with AsyncOpenAI(base_url=given.base_url, api_key="none", max_retries=0) as client:
 
@@ -46,7 +47,8 @@ async def run(given: Work) -> int:
             for attempt in range(ATTEMPTS):
                 async with turn:
                     while not buckets.take(len(prompt) // 4 + MAX_TOKENS):  # noqa: ASYNC110 - as the script does
-                        await asyncio.sleep(0.001)
+                        await asyncio.sleep(LOOP)
+                    await asyncio.sleep(LOOP)
                 try:
                     answer = await client.chat.completions.create(
                         model="any", messages=[{"role": "user", "content": prompt}]

@@ -6,7 +6,7 @@ from inspect_ai.model import GenerateConfig, get_model
 from quota_work import Work, each, main
 
 
-async def run(given: Work) -> int:
+async def run(given: Work) -> tuple[int, int]:
     config = GenerateConfig(adaptive_connections=True)
     model = get_model("openai-api/sim/any", base_url=given.base_url, api_key="none", config=config)
 

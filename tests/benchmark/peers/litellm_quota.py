@@ -10,7 +10,7 @@ from quota_work import Work, each, main
 AT_ONCE = 100
 
 
-async def run(given: Work) -> int:
+async def run(given: Work) -> tuple[int, int]:
     litellm.suppress_debug_info = True
     router = litellm.Router(
         model_list=[

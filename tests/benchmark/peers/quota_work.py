@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 
+PATIENCE = 300.0  #: seconds for all calls, which at the rate that is allowed take 75
+
 #: about 70 tokens of four characters
 FRAME = (
     "You are given the record with the number {:>5}. Read what is known of it, compare it with the records beside it,"
@@ -35,23 +37,24 @@ def work() -> Work:
     return Work(**json.loads(sys.argv[-1]))
 
 
-def report(calls: int, answered: int, seconds: float, package: str | None) -> None:
-    done = {"answered": answered, "lost": calls - answered, "seconds": seconds}
+def report(calls: int, answered: int, seconds: float, package: str | None, late: int = 0) -> None:
+    """Print the result; `late` calls were neither answered nor given up in time."""
+    done = {"answered": answered, "lost": calls - answered - late, "late": late, "seconds": seconds}
     print(json.dumps({**done, "version": version(package) if package else ""}))
 
 
-def main(package: str | None, run: Callable[[Work], Awaitable[int]]) -> None:
-    """Run under asyncio: `run` returns how many calls were answered."""
+def main(package: str | None, run: Callable[[Work], Awaitable[tuple[int, int]]]) -> None:
+    """Run under asyncio: `run` returns how many calls were answered, and how many were late."""
     import asyncio
 
     given = work()
     start = time.perf_counter()
-    answered = asyncio.run(run(given))
-    report(given.calls, answered, time.perf_counter() - start, package)
+    answered, late = asyncio.run(run(given))
+    report(given.calls, answered, time.perf_counter() - start, package, late)
 
 
-async def each(prompts: list[str], ask: Callable[[str], Awaitable[bool]]) -> int:
-    """Ask for all at once, and count those that were answered; a call that raises is lost."""
+async def each(prompts: list[str], ask: Callable[[str], Awaitable[bool]]) -> tuple[int, int]:
+    """Ask for all at once; returns how many were answered, and how many not within `PATIENCE`. Who raises is lost."""
     import asyncio
 
     async def one(prompt: str) -> bool:
@@ -61,4 +64,7 @@ async def each(prompts: list[str], ask: Callable[[str], Awaitable[bool]]) -> int
             print(f"{type(error).__name__}: {str(error)[:200]}", file=sys.stderr)
             return False
 
-    return sum(await asyncio.gather(*(one(prompt) for prompt in prompts)))
+    done, late = await asyncio.wait([asyncio.create_task(one(prompt)) for prompt in prompts], timeout=PATIENCE)
+    for task in late:
+        task.cancel()
+    return sum(task.result() for task in done), len(late)

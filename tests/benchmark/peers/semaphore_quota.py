@@ -8,7 +8,7 @@ from openai import AsyncOpenAI
 from quota_work import Work, each, main
 
 
-async def run(given: Work) -> int:
+async def run(given: Work) -> tuple[int, int]:
     room = asyncio.Semaphore(100)
     async with AsyncOpenAI(base_url=given.base_url, api_key="none") as client:
 
