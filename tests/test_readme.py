@@ -66,3 +66,25 @@ def test_the_custom_agent_runs_as_it_stands(tmp_path: Path) -> None:
     assert done.stderr == ""
     assert "Improve: " in done.stdout
     assert "why is the sky blue?" in done.stdout
+
+
+def test_the_agent_with_tools_streams_as_it_stands(tmp_path: Path) -> None:
+    found = re.search(r"```python\n([^`]*def population.*?)```", README, re.DOTALL)
+    assert found is not None
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", found[1]], capture_output=True, text=True, cwd=tmp_path, timeout=60
+    )
+    assert done.stderr == ""
+    assert "2750000" in done.stdout
+    assert done.stdout.splitlines()[-1] == "ok, 2 requests"
+
+
+def test_the_models_of_the_section_on_calls_are_read() -> None:
+    from pipeline import Pipeline
+    from pipeline.config.description import load_text
+
+    found = re.search(r"```yaml\n(models:\n  smart:.*?)```", README, re.DOTALL)
+    assert found is not None
+    described = load_text("version: 1\n" + found[1] + "stages: [{agent: a, model: smart, max_output_tokens: 100}]\n")
+    assert set(described.models) == {"smart", "backup"}
+    assert str(Pipeline(described.stages, **described.options).budget) != "None"

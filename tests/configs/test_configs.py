@@ -16,7 +16,7 @@ from pipeline.core.codec import encode
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 PROMPTS = (CONFIGS / "prompts.txt").read_text(encoding="utf-8").splitlines()
-SIMULATED = ["sequential", "parallel", "article", "coordinator", "research", "polish", "chapters", "debate"]
+SIMULATED = ["sequential", "parallel", "article", "coordinator", "research", "polish", "chapters", "debate", "limits"]
 
 
 def pipeline_of(name: str, *overrides: str, ordered: bool = True) -> Pipeline:
