@@ -9,11 +9,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
 from pipeline.core.arity import accepts
 from pipeline.core.decisions import Misread, decision_problems, read_decision
-from pipeline.core.errors import DefinitionError, Problem
+from pipeline.core.errors import DefinitionError, ItemError, Problem
 from pipeline.core.item import Item
 from pipeline.core.leaf import LeafStage, Plain, Process, Visited
 from pipeline.core.placing import Place, placing_problems, runner_of
@@ -96,7 +97,10 @@ class FunctionStage(LeafStage):
         next_item = self.next_item
 
         def plain(item: Item) -> Visited:
-            return next_item(item, function(item.value))
+            result = function(item.value)
+            if type(result) is CoroutineType:
+                raise _unawaited(result)
+            return next_item(item, result)
 
         return plain
 
@@ -132,9 +136,19 @@ class FunctionStage(LeafStage):
 
         async def process(item: Item, worker: Worker) -> Visited:
             args = (item.value, Visit(worker, item)) if with_visit else (item.value,)
-            return self.next_item(item, await runner.run(function, *args))
+            result = await runner.run(function, *args)
+            if type(result) is CoroutineType:
+                raise _unawaited(result)
+            return self.next_item(item, result)
 
         return process
+
+
+def _unawaited(result: CoroutineType[object, object, object]) -> ItemError:
+    """What a function that only looks plain has made of its item: a coroutine, which nobody would ever run."""
+    result.close()
+    text = f"the function returned the coroutine {result.__name__}(…), not its result; declare it with async def"
+    return ItemError(text, type="coroutine_returned")
 
 
 @dataclass(frozen=True)

@@ -54,3 +54,22 @@ def test_an_expression_runs_nowhere_else_and_never_waits() -> None:
         f"stage 'a', {option}: has no effect on an expression, which never waits (leave it out)"
         for option in ("cpu", "timeout")
     ]
+
+
+async def doubled(value: str) -> str:
+    return value * 2
+
+
+def careless(value: str) -> object:
+    return doubled(value)
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_a_function_that_returns_a_coroutine_fails_its_item_instead_of_passing_it_on(blocking: bool) -> None:
+    for stage in (map(careless, name="m", blocking=blocking), filter(careless, name="m", blocking=blocking)):
+        (record,) = await Pipeline(stage).collect(["x"])
+        assert record.error is not None
+        assert (record.error.type, record.error.message) == (
+            "coroutine_returned",
+            "the function returned the coroutine doubled(…), not its result; declare it with async def",
+        )
