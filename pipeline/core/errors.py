@@ -76,7 +76,8 @@ class RunStopped(PipelineError):
     def __init__(self, reason: str, *, cause_kind: str = "stopped") -> None:
         super().__init__(reason)
         self.reason = reason
-        self.cause_kind = cause_kind  #: "failures" (too many), "refused" (a provider's final no), "stopped"
+        #: "failures" (too many), "refused" (a provider's final no), "budget" (it is spent), "stopped"
+        self.cause_kind = cause_kind
 
 
 class ItemError(PipelineError):

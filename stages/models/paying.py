@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from pipeline.calls.budget import unbounded
 from pipeline.calls.parameters import Parameters
 from pipeline.calls.pricing import Tariff
+from pipeline.calls.upper_bound import unbounded
 from pipeline.core.budget import Budget, Payable
 from pipeline.core.errors import Problem
 from pipeline.core.ports import OpenModel, Resource

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.calls.account import unpaid
 from pipeline.calls.breaker import Breaker
-from pipeline.calls.budget import Reserve, Unbounded, most_input, most_output
+from pipeline.calls.budget import Reserve
 from pipeline.calls.call import Call, CallIdentity, Reply, Request
 from pipeline.calls.circuit import Circuit
 from pipeline.calls.errors import CallError, FaultClass
@@ -25,6 +25,7 @@ from pipeline.calls.schema import Schema
 from pipeline.calls.stack import Stack
 from pipeline.calls.timeout import AttemptTimeout
 from pipeline.calls.tool import Tool
+from pipeline.calls.upper_bound import Unbounded, most_input, most_output
 from pipeline.core.budget import Budget, BudgetSpent
 from pipeline.core.errors import CallsClosed
 from pipeline.core.ports import Hold

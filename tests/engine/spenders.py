@@ -11,7 +11,7 @@ from random import Random
 import anyio
 import pytest
 
-from pipeline.calls.budget import Reserve, unbounded
+from pipeline.calls.budget import Reserve
 from pipeline.calls.call import Call, CallIdentity, Reply, Request
 from pipeline.calls.errors import CallError
 from pipeline.calls.parameters import Parameters
@@ -19,6 +19,7 @@ from pipeline.calls.pricing import Given
 from pipeline.calls.retry import Retry
 from pipeline.calls.stack import Stack
 from pipeline.calls.timeout import AttemptTimeout
+from pipeline.calls.upper_bound import unbounded
 from pipeline.core.budget import Budget
 from pipeline.core.errors import Problem
 from pipeline.core.limits import Limits
