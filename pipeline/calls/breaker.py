@@ -21,6 +21,7 @@ class Breaker:
     """
 
     circuit: Circuit
+    model: str = ""
     patient: bool = True
 
     def __call__(self, call: Call, /) -> Call:
@@ -33,21 +34,21 @@ class Breaker:
             try:
                 reply = await call(request)
             except CallError as error:
-                error.excused = circuit.failed(ticket, error, anyio.current_time(), request.attempt)
+                error.excused = circuit.failed(ticket, error, anyio.current_time(), request.attempt, self.model)
                 if circuit.down and ticket.kind == "probe":
                     raise circuit.given_up() from error
                 raise
             except BaseException:
                 circuit.dropped(ticket, anyio.current_time())
                 raise
-            circuit.succeeded(ticket, anyio.current_time())
+            circuit.succeeded(ticket, anyio.current_time(), self.model)
             return reply
 
         return guarded
 
     async def _admitted(self, request: Request) -> Ticket:
         try:
-            ticket = self.circuit.enter(anyio.current_time(), patient=self.patient)
+            ticket = self.circuit.enter(anyio.current_time(), patient=self.patient, model=self.model)
             if ticket is not None:
                 return ticket
             if not self.patient or (request.leg is not None and request.leg.second):

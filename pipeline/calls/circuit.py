@@ -15,14 +15,14 @@ endpoint went down says nothing about it now.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from anyio import Event
 
-from pipeline.calls.errors import CallError, FaultClass
-from pipeline.core.usage import NO_USAGE
+from pipeline.calls.errors import CallError
+from pipeline.calls.trouble import Trouble, weight
 
 if TYPE_CHECKING:
     from pipeline.core.ports import Visit
@@ -36,17 +36,8 @@ FIRST_PATIENCE: Final = 3.0  #: the same of one that has never answered: a wrong
 FINAL_PAUSE: Final = 60.0  #: seconds after a final no until one call may see whether the account was put in order
 GROUP: Final = 2  #: calls in the first group that follows a probe which was answered
 
-#: what a dead endpoint looks like, and how much each counts. Who stands before a dead server often says that it is
-#: overloaded; a server that counts our requests, or refuses one of them, is alive.
-_DEAD: Final[Mapping[str, float]] = {
-    "connection": 1.0,
-    "disconnected": 1.0,
-    "timeout": 1.0,
-    "server_error": 1.0,
-    "pool_timeout": 1.0,
-    "overloaded": 0.5,
-}
-
+FORBIDDEN: Final = 403  #: may be said of one model only; every other final no is for the whole account
+_ALL: Final = "*"
 _NOT_AGAIN: Final = "so it was not asked again"
 
 Phase: TypeAlias = Literal["closed", "open", "probing", "recovering"]
@@ -58,31 +49,6 @@ class Ticket:
 
     epoch: int
     kind: Literal["plain", "probe", "paced", "past"] = "plain"
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """What an endpoint said last, kept without the traceback and the request of the error that said it."""
-
-    message: str
-    type: str
-    http_status: int | None
-    request_id: str | None
-
-    @classmethod
-    def of(cls, error: CallError) -> Trouble:
-        return cls(error.message, error.type, error.http_status, error.request_id)
-
-    def again(self, fault: FaultClass, why: str, type: str | None = None) -> CallError:
-        """The same trouble as the error of a call that made no attempt of its own."""
-        return CallError(
-            f"{self.message} ({why})",
-            fault=fault,
-            type=type or self.type,
-            http_status=self.http_status,
-            request_id=self.request_id,
-            usage=NO_USAGE,
-        )
 
 
 class Waiter:
@@ -129,6 +95,7 @@ class Circuit:
         self.down = False  #: `PATIENCE` has ended
         self.probe_at = 0.0
         self._epoch = 0
+        self._plain = Ticket(0)
         self._row = 0.0  #: failures since the last answer
         self._since = 0.0  #: when it was found open
         self._pause = FIRST_PAUSE
@@ -137,28 +104,33 @@ class Circuit:
         self._opened = 0
         self._probes = 0
         self._trouble: Trouble | None = None
-        self._no: Trouble | None = None  #: the final no, if there was one
-        self._no_until = 0.0
+        self._noes: dict[str, tuple[Trouble, float]] = {}  #: final ones, by model or for `_ALL`; and until when
         self._given_up = ""
         self._waiters: list[Waiter] = []
 
     # -- who may ask --------------------------------------------------------------------------------------------
 
-    def enter(self, now: float, *, patient: bool) -> Ticket | None:
-        """Return the right to an attempt, or None if there is none now. Raises `CallError` after a final no.
+    def enter(self, now: float, *, patient: bool, model: str = "") -> Ticket | None:
+        """Return the right to an attempt at `model`, or None if there is none now. Raises `CallError` after a final no.
 
         Patient calls have no other model to go to. An endpoint that answers, but never well, is no reason for them to
         wait: their own attempts end soon enough, and nothing was there that could come back.
         """
-        if self._no is not None:
-            if now < self._no_until:
-                raise self._no.again("stop", _NOT_AGAIN)
-            self._no_until = now + FINAL_PAUSE
+        if self._noes:
+            self._refuse_again(model, now)
         if self.phase == "closed":
-            return Ticket(self._epoch)
+            return self._plain
         if not self._waiters and (ticket := self._free(now)):
             return ticket
         return Ticket(self._epoch, "past") if patient and not self._may_come_back() else None
+
+    def _refuse_again(self, model: str, now: float) -> None:
+        for whom in (_ALL, model):
+            trouble, until = self._noes.get(whom, (None, 0.0))
+            if trouble is not None and now < until:
+                raise trouble.again("stop", _NOT_AGAIN)
+            if trouble is not None:
+                self._noes[whom] = trouble, now + FINAL_PAUSE
 
     def queue(self, place: tuple[int, int], visit: Visit) -> Waiter:
         """Add a call to those who wait. It must `leave`, or use its ticket."""
@@ -206,7 +178,7 @@ class Circuit:
 
     def _free(self, now: float) -> Ticket | None:
         if self.phase == "closed":
-            return Ticket(self._epoch)
+            return self._plain
         if self.phase == "open" and now >= self.probe_at:
             self.phase = "probing"
             self._probes += 1
@@ -218,12 +190,14 @@ class Circuit:
 
     # -- how it went --------------------------------------------------------------------------------------------
 
-    def succeeded(self, ticket: Ticket, now: float) -> None:
+    def succeeded(self, ticket: Ticket, now: float, model: str = "") -> None:
         """The endpoint gave an answer."""
         self.answered = True
-        self._no = None
         if ticket.epoch != self._epoch:
             return
+        if self._noes:
+            self._noes.pop(_ALL, None)
+            self._noes.pop(model, None)
         self._row = 0.0
         if self.phase == "recovering":
             self._paced -= ticket.kind == "paced"
@@ -235,16 +209,20 @@ class Circuit:
         if not self._waiters:
             self.phase = "closed"
 
-    def failed(self, ticket: Ticket, error: CallError, now: float, attempt: int = 1) -> bool:
+    def failed(self, ticket: Ticket, error: CallError, now: float, attempt: int = 1, model: str = "") -> bool:
         """The attempt of this number failed; return whether the endpoint is down, so that it was not its fault."""
+        if error.fault == "stop" and error.http_status == FORBIDDEN:
+            self._alive(ticket, error, now)
+            self._noes[model] = Trouble.of(error), now + FINAL_PAUSE
+            return False
         if error.fault == "stop":
             self._refused(Trouble.of(error), now)
-        elif error.type not in _DEAD or error.fault not in ("retry", "ambiguous"):
+        elif counts := weight(error):
+            self._trouble = Trouble.of(error)
+            self._dead(ticket, counts, now, attempt)
+        else:
             self._alive(ticket, error, now)
             return False
-        else:
-            self._trouble = Trouble.of(error)
-            self._dead(ticket, self._trouble, now, attempt)
         return self.phase != "closed" and self._may_come_back()
 
     def dropped(self, ticket: Ticket, now: float) -> None:
@@ -266,12 +244,12 @@ class Circuit:
         else:
             self.succeeded(ticket, now)
 
-    def _dead(self, ticket: Ticket, trouble: Trouble, now: float, attempt: int) -> None:
+    def _dead(self, ticket: Ticket, counts: float, now: float, attempt: int) -> None:
         if ticket.epoch != self._epoch or ticket.kind == "past":
             return
         if self.phase == "closed":
-            self._row += _DEAD[trouble.type]
-            if self._row >= IN_A_ROW or self._gone(trouble, attempt):
+            self._row += counts
+            if self._row >= IN_A_ROW or self._gone(attempt):
                 self._since, self._pause = now, FIRST_PAUSE
                 self._open(now)
         elif ticket.kind == "probe":
@@ -283,25 +261,29 @@ class Circuit:
             self._open(now)
         self.call_next(now)
 
-    def _gone(self, trouble: Trouble, attempt: int) -> bool:
+    def _gone(self, attempt: int) -> bool:
         """Whether few calls at once have found as much as many do in a row: one has failed again, after a wait in which
         no other was answered and another one failed too. One that cannot even connect is believed by itself."""
         if not self.answered:
             return False
-        return self._row > attempt >= AGAIN or (trouble.type == "connection" and self._row >= attempt > AGAIN)
+        return self._row > attempt >= AGAIN or (self._last().type == "connection" and self._row >= attempt > AGAIN)
 
     def _open(self, now: float) -> None:
         self.phase, self.probe_at = "open", now + self._pause
-        self._epoch += 1
+        self._next_epoch()
         self._opened += 1
         self._row = 0.0
 
     def _refused(self, trouble: Trouble, now: float) -> None:
         """A final no, such as a key that is refused: nobody who waits need try the same."""
-        self._no, self._no_until = trouble, now + FINAL_PAUSE
+        self._noes[_ALL] = trouble, now + FINAL_PAUSE
         self._tell_all(lambda: trouble.again("stop", _NOT_AGAIN))
         self.phase = "closed"
+        self._next_epoch()
+
+    def _next_epoch(self) -> None:
         self._epoch += 1
+        self._plain = Ticket(self._epoch)
 
     def _lose_patience(self, now: float) -> None:
         """After a probe failed: tell those who wait that there is no use, once the endpoint was away for too long."""

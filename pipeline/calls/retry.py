@@ -38,20 +38,20 @@ class Retry:
     def __call__(self, call: Call, /) -> Call:
         async def retried(request: Request) -> Reply:
             tries = request.tries or Tries()
-            request = replace(request, tries=tries)
             rounds = doubtful = excused = 0
             if self.budget is not None:
                 self.budget.earn()
             while True:
+                attempt = replace(request, attempt=tries.next(), tries=tries)
                 try:
-                    reply = await call(replace(request, attempt=tries.next()))
+                    reply = await call(attempt)
                 except CallError as error:
                     if error.excused and excused < EXCUSED:
                         excused += 1
                         continue
                     rounds += 1
                     doubtful += error.fault == "ambiguous"
-                    wait = self.wait_before_next(error, request, rounds, doubtful, anyio.current_time())
+                    wait = self.wait_before_next(error, attempt, rounds, doubtful, anyio.current_time())
                 else:
                     return replace(reply, attempts=tries.made)
                 async with request.visit.without_slot():

@@ -40,7 +40,7 @@ def retry(definition: OpenAIModel, limits: Limits) -> Policy:
 def breaker(definition: OpenAIModel, limits: Limits) -> Policy:
     where, name = _endpoint(definition)
     circuit = limits.shared(("circuit", *where), lambda: Circuit(name))
-    return Breaker(circuit, patient=not definition.fallback)
+    return Breaker(circuit, definition.model, patient=not definition.fallback)
 
 
 def detector(definition: OpenAIModel, limits: Limits) -> Policy:

@@ -207,6 +207,30 @@ def test_a_final_no_is_for_all_and_one_call_a_minute_may_see_whether_it_still_ho
     entered(circuit, 70.0)
 
 
+def test_a_model_that_is_forbidden_says_nothing_of_the_others_of_its_account() -> None:
+    circuit = answering()
+    circuit.failed(entered(circuit), failure("key_refused", "stop", 403), 0.0, model="big")
+    assert circuit.enter(1.0, patient=False, model="small") is not None
+    with pytest.raises(CallError, match="so it was not asked again"):
+        circuit.enter(1.0, patient=False, model="big")
+    circuit.succeeded(entered(circuit), 2.0, "small")
+    with pytest.raises(CallError):
+        circuit.enter(3.0, patient=False, model="big")
+    seeing = circuit.enter(FINAL_PAUSE, patient=False, model="big")
+    assert seeing is not None
+    circuit.succeeded(seeing, 61.0, "big")
+    assert circuit.enter(61.0, patient=False, model="big") is not None
+
+
+def test_an_answer_from_before_a_final_no_does_not_lift_it() -> None:
+    circuit = answering()
+    early = entered(circuit)
+    circuit.failed(entered(circuit), failure("key_refused", "stop", 401), 0.0)
+    circuit.succeeded(early, 0.5)
+    with pytest.raises(CallError):
+        circuit.enter(1.0, patient=False)
+
+
 def test_a_circuit_is_shown_as_one_line() -> None:
     circuit = answering()
     assert str(circuit.statistics()) == "endpoint there: answers"

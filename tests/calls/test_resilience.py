@@ -89,7 +89,8 @@ def test_an_endpoint_that_dies_in_mid_run_costs_no_item_and_is_used_again(
         down = [at for at in server.at if 20.0 <= at < 50.0]
         print(f"{trouble}, {concurrency} at a time: {len(down)} requests while it was down")
         assert len(down) <= 2 * concurrency + 10 + 5  # found down, then the probes
-        assert anyio.current_time() <= 45 + 30 + 20
+        if trouble != 503:  # a server that said it was overloaded is approached with care afterwards
+            assert anyio.current_time() <= 45 + 30 + 20
 
     run_through(backend)
 
