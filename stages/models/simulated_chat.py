@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from stages.models.simulated_answer import Said
+from stages.models.simulated_wire import encoded
 
 DONE: Final = b"data: [DONE]\n\n"
 NOTHING: Final[Mapping[str, object]] = {}
@@ -66,7 +66,7 @@ def pieces(text: str) -> Sequence[str]:
 def event(data: object, name: str | None = None) -> bytes:
     """Return one server-sent event."""
     head = f"event: {name}\n" if name else ""
-    return f"{head}data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+    return f"{head}data: ".encode() + encoded(data) + b"\n\n"
 
 
 def inner_error() -> dict[str, object]:

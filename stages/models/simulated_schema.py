@@ -14,6 +14,8 @@ from typing import Final, cast
 
 DEEPEST: Final = 6  #: levels after which a recursive schema is ended as soon as it allows
 ITEMS: Final = 3  #: elements of a list that may have any number
+MOST_VALUES: Final = 50_000  #: in one answer; what asks for more is refused
+LONGEST: Final = 100_000  #: characters of one text that asks to be longer
 
 _FORMATS: Mapping[str, str] = {
     "date-time": "2026-01-0{}T00:00:00Z",
@@ -26,6 +28,10 @@ _FORMATS: Mapping[str, str] = {
 }
 
 
+class Unmeetable(ValueError):
+    """A schema asks for more than a simulated model writes."""
+
+
 @dataclass(slots=True)
 class Conforming:
     """Draws values for one schema. `about` is the short text that the strings show; `chance` moves with each draw."""
@@ -33,11 +39,16 @@ class Conforming:
     root: Mapping[str, object]
     about: str
     chance: Random
+    _values: int = 0  #: written so far
 
     def value(self) -> object:
+        """Raises `Unmeetable`, or what else comes of a schema that is none."""
         return self._value(self.root, "answer", 0)
 
     def _value(self, schema: object, name: str, depth: int) -> object:
+        self._values += 1
+        if self._values > MOST_VALUES:
+            raise Unmeetable(f"it has more than {MOST_VALUES:,} values")
         node = self._resolved(schema)
         if "const" in node:
             return node["const"]
@@ -111,6 +122,8 @@ class Conforming:
     def _array(self, node: Mapping[str, object], name: str, depth: int) -> list[object]:
         least, most = _whole(node.get("minItems"), 0), _whole(node.get("maxItems"), 2**31)
         first = _list(node.get("prefixItems"))
+        if least > MOST_VALUES:
+            raise Unmeetable(f"a list of it has {least:,} elements")
         count = max(least, min(most, len(first) or (ITEMS if depth < DEEPEST else 0)))
         rest = node.get("items", {})
         kinds = [first[index] if index < len(first) else rest for index in range(count)]
@@ -123,7 +136,7 @@ class Conforming:
         take = f"{self.chance.getrandbits(16):04x}"
         text = f"[simulated {name}, take {take}] {self.about}"
         least, most = _whole(node.get("minLength"), 0), _whole(node.get("maxLength"), 2**31)
-        return text.ljust(least, ".")[:most]
+        return text.ljust(min(least, LONGEST), ".")[:most]
 
     def _integer(self, node: Mapping[str, object]) -> int:
         low, high = self._limits(node, 1, 10, 1)

@@ -96,10 +96,10 @@ class SimulatedServer:
         try:
             document = _document(body)
             asked = read_responses(document) if responses else read_chat(document)
+            digest = b"" if identity else hashlib.sha256(body).digest()
+            planned = self._plan(asked, responses, self._chance(identity, digest))
         except BadRequest as error:
             return self._exchange(failed(400, "invalid_request_error", str(error), error.param), admitted=False)
-        digest = b"" if identity else hashlib.sha256(body).digest()
-        planned = self._plan(asked, responses, self._chance(identity, digest))
         refused = self.gate.enter(planned.charge, now)
         if refused is not None:
             self.ledger.refused += 1
@@ -130,7 +130,7 @@ class SimulatedServer:
             return _Planned(silent, read, 0, read)
         tokens = cast("Distribution | None", definition.tokens)
         length = None if tokens is None else max(1, round(tokens.draw(chance)))
-        words = said(asked, fault, length, chance)
+        words = _said(asked, fault, length, chance)
         used = words.read + words.written
         charge = max(used, asked.most_tokens or 0) if self.gate.limits.charge == "reserved" else used
         answer = broken(_written(words, asked, responses, fault, latency), fault)
@@ -156,6 +156,16 @@ def _document(body: bytes) -> Mapping[str, object]:
     if not isinstance(document, dict):
         raise BadRequest("the body is no JSON object")
     return cast("dict[str, object]", document)
+
+
+def _said(asked: Asked, fault: str | None, length: int | None, chance: Random) -> Said:
+    """Return what the model says. Raises `BadRequest` when what it was given to fit can be fitted by nothing."""
+    try:
+        return said(asked, fault, length, chance)
+    except (ArithmeticError, RecursionError, TypeError, ValueError) as error:
+        if asked.schema is None and not asked.tools:
+            raise  # a bug, and no schema of a client's
+        raise BadRequest(f"the simulated model finds nothing that fits the schema: {error}") from None
 
 
 def _without_words(fault: str | None, latency: float) -> Answer | None:

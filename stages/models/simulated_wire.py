@@ -44,8 +44,13 @@ class Answer:
 
 def plain(document: object, latency: float, status: int = 200, headers: Mapping[str, str] = JSON) -> Answer:
     """Return an answer that is sent at once."""
-    body = document if isinstance(document, bytes) else json.dumps(document, ensure_ascii=False).encode()
+    body = document if isinstance(document, bytes) else encoded(document)
     return Answer(status=status, headers=headers, pieces=(body,), length=len(body), latency=latency)
+
+
+def encoded(document: object) -> bytes:
+    """Return JSON as UTF-8; half a character, which a client may have sent as an escape, is a question mark."""
+    return json.dumps(document, ensure_ascii=False).encode(errors="replace")
 
 
 def streamed(events: tuple[bytes, ...], latency: float) -> Answer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -13,7 +14,7 @@ import jsonschema
 import openai
 import pytest
 
-from stages.models import SimulatedModel
+from stages.models import SimulatedModel, simulated_service
 from stages.models.simulated_app import MAX_REQUEST
 from stages.models.simulated_server import SimulatedTransport
 from tests.engine.schedules import run_in
@@ -219,6 +220,60 @@ async def test_a_request_that_cannot_be_read_is_refused_as_providers_do(
     assert param is None or error["param"] == param
 
 
+SCALAR: dict[str, Any] = {"type": "string"}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "array", "minItems": 2**31, "items": SCALAR},
+        {"type": "array", "minItems": 400, "items": {"type": "array", "minItems": 400, "items": SCALAR}},
+        {
+            "$defs": {"a": {"type": "object", "properties": {"a": {"$ref": "#/$defs/a"}}, "required": ["a"]}},
+            "$ref": "#/$defs/a",
+        },
+        {"type": "integer", "minimum": 1e400},
+        {"type": "number", "minimum": float("-inf")},
+        {"type": "array", "minItems": float("nan")},
+        {"type": "string", "maxLength": float("inf")},
+        {"type": "array", "items": SCALAR, "minItems": "many", "maxItems": -1},
+        {"enum": 5, "anyOf": 7, "allOf": "x", "$ref": [], "properties": [], "required": {}},
+        {"type": ["string", {}], "anyOf": [5, None]},
+        {"type": "string", "minLength": 10**12},
+        {"allOf": [{"$ref": "#"}]},
+    ],
+)
+async def test_a_hostile_schema_is_answered_or_refused_and_breaks_nothing(schema: dict[str, Any]) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    content = json.dumps(chat(response_format=form)).encode()
+    tool = {"type": "function", "function": {"name": "x", "parameters": schema}}
+    async with client_of("process") as client:
+        for body in (content, json.dumps(chat(tools=[tool])).encode()):
+            response = await client.post("/chat/completions", content=body)
+            assert response.status_code in (200, 400)
+            assert len(response.content) < 10 * 2**20
+        assert (await client.post("/chat/completions", json=chat())).status_code == 200
+
+
+async def test_half_a_character_is_answered_as_a_whole_one() -> None:
+    body = b'{"model": "echo", "messages": [{"role": "user", "content": "a\\ud800b"}]%s}'
+    async with client_of("process") as client:
+        for more in (b"", b', "stream": true'):
+            response = await client.post("/chat/completions", content=body % more)
+            assert (response.status_code, "a?b" in response.text) == (200, True)
+
+
+async def test_only_so_many_bodies_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulated_service, "REMEMBERED", 2)
+    async with client_of("process") as client:
+        first = [(await client.post("/chat/completions", json=chat(prompt))).content for prompt in "abab"]
+        await client.post("/chat/completions", json=chat("c"))
+        again = [(await client.post("/chat/completions", json=chat(prompt))).content for prompt in "ba"]
+    assert len(set(first)) == 4
+    assert again[0] not in first
+    assert again[1] == first[0]
+
+
 async def test_parts_of_a_message_are_read_together() -> None:
     parts = [{"type": "text", "text": "why "}, {"type": "image_url", "image_url": {}}, {"type": "text", "text": "so?"}]
     found = await answer("process", chat(model="echo", messages=[{"role": "user", "content": parts}]))
@@ -281,6 +336,21 @@ async def test_the_ledger_counts_what_was_asked_and_begins_anew_when_told() -> N
         assert seen["span"] > 0
         again = await ledger_of(client)
         assert (again["started"], again["span"], again["by_status"]) == (0, 0.0, {})
+
+
+async def test_a_ledger_that_begins_anew_keeps_what_is_in_flight() -> None:
+    async with client_of("http", latency="300ms") as client, anyio.create_task_group() as tg:
+        tg.start_soon(partial(client.post, "/chat/completions", json=chat()))
+        with anyio.fail_after(10):
+            while not (await ledger_of(client))["in_flight"]:  # noqa: ASYNC110 - it is in another thread
+                await anyio.sleep(0.01)
+        await ledger_of(client, "POST")
+        seen = await ledger_of(client)
+        assert (seen["started"], seen["in_flight"], seen["peak"]) == (1, 1, 1)
+        with anyio.fail_after(10):
+            while (seen := await ledger_of(client))["in_flight"]:  # noqa: ASYNC110 - it is in another thread
+                await anyio.sleep(0.01)
+        assert (seen["started"], seen["finished"]) == (1, 1)
 
 
 async def test_a_client_that_leaves_is_counted_as_cancelled() -> None:
