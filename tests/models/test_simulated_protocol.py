@@ -323,6 +323,14 @@ async def ledger_of(client: httpx2.AsyncClient, method: str = "GET") -> dict[str
     return (await client.request(method, f"{address}/ledger")).json()
 
 
+async def seen_of(client: httpx2.AsyncClient, count: str) -> dict[str, Any]:
+    """The ledger as soon as `count` in it is no longer 0."""
+    with anyio.fail_after(10):
+        while not (seen := await ledger_of(client))[count]:  # noqa: ASYNC110 - it changes in another thread
+            await anyio.sleep(0.01)
+    return seen
+
+
 async def test_the_ledger_counts_what_was_asked_and_begins_anew_when_told() -> None:
     async with client_of("http", limits={"requests_per_minute": 3}, tokens=10) as client:
         for _ in range(4):
@@ -339,27 +347,23 @@ async def test_the_ledger_counts_what_was_asked_and_begins_anew_when_told() -> N
 
 
 async def test_a_ledger_that_begins_anew_keeps_what_is_in_flight() -> None:
-    async with client_of("http", latency="300ms") as client, anyio.create_task_group() as tg:
-        tg.start_soon(partial(client.post, "/chat/completions", json=chat()))
-        with anyio.fail_after(10):
-            while not (await ledger_of(client))["in_flight"]:  # noqa: ASYNC110 - it is in another thread
-                await anyio.sleep(0.01)
-        await ledger_of(client, "POST")
-        seen = await ledger_of(client)
-        assert (seen["started"], seen["in_flight"], seen["peak"]) == (1, 1, 1)
-        with anyio.fail_after(10):
-            while (seen := await ledger_of(client))["in_flight"]:  # noqa: ASYNC110 - it is in another thread
-                await anyio.sleep(0.01)
-        assert (seen["started"], seen["finished"]) == (1, 1)
+    async with client_of("http", latency="1h") as client:
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(partial(client.post, "/chat/completions", json=chat()))
+            await seen_of(client, "in_flight")
+            await ledger_of(client, "POST")
+            seen = await ledger_of(client)
+            assert (seen["started"], seen["in_flight"], seen["peak"]) == (1, 1, 1)
+            tg.cancel_scope.cancel()
+        seen = await seen_of(client, "cancelled")
+        assert (seen["started"], seen["finished"], seen["in_flight"]) == (1, 0, 0)
 
 
 async def test_a_client_that_leaves_is_counted_as_cancelled() -> None:
     async with client_of("http", latency="1h") as client:
         with anyio.move_on_after(0.2):
             await client.post("/chat/completions", json=chat())
-        with anyio.fail_after(10):
-            while not (seen := await ledger_of(client))["cancelled"]:  # noqa: ASYNC110 - it is in another thread
-                await anyio.sleep(0.01)
+        seen = await seen_of(client, "cancelled")
     assert (seen["started"], seen["finished"], seen["cancelled"], seen["in_flight"]) == (1, 0, 1, 0)
 
 
