@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pipeline.core.workers import Worker
 
 Function: TypeAlias = Callable[..., Any]
+Unawaited: TypeAlias = CoroutineType[object, object, object]
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class FunctionStage(LeafStage):
         def plain(item: Item) -> Visited:
             result = function(item.value)
             if type(result) is CoroutineType:
-                raise _unawaited(result)
+                raise _unawaited(cast(Unawaited, result))
             return next_item(item, result)
 
         return plain
@@ -136,15 +137,12 @@ class FunctionStage(LeafStage):
 
         async def process(item: Item, worker: Worker) -> Visited:
             args = (item.value, Visit(worker, item)) if with_visit else (item.value,)
-            result = await runner.run(function, *args)
-            if type(result) is CoroutineType:
-                raise _unawaited(result)
-            return self.next_item(item, result)
+            return self.next_item(item, await runner.run(function, *args))
 
         return process
 
 
-def _unawaited(result: CoroutineType[object, object, object]) -> ItemError:
+def _unawaited(result: Unawaited) -> ItemError:
     """What a function that only looks plain has made of its item: a coroutine, which nobody would ever run."""
     result.close()
     text = f"the function returned the coroutine {result.__name__}(…), not its result; declare it with async def"
