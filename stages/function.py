@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pipeline.core.workers import Worker
 
 Function: TypeAlias = Callable[..., Any]
-Unawaited: TypeAlias = CoroutineType[object, object, object]
+Unawaited: TypeAlias = "CoroutineType[object, object, object]"
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class FunctionStage(LeafStage):
         def plain(item: Item) -> Visited:
             result = function(item.value)
             if type(result) is CoroutineType:
-                raise _unawaited(cast(Unawaited, result))
+                raise _unawaited(cast("Unawaited", result))
             return next_item(item, result)
 
         return plain
