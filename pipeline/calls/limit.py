@@ -1,50 +1,56 @@
-"""A model's own cap on attempts in flight, shared by all stages of a run that use it."""
+"""How many attempts of a model are in flight: the user's number, or as many as its server is found to take."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import anyio
-
 from pipeline.calls.call import Call, Reply, Request
-from pipeline.core.ports import Visit
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Attempt:
-    """Who holds a unit: not the task, which may have two calls of one model in flight, nor the visit."""
-
-    visit: Visit
+from pipeline.calls.errors import CallError
+from pipeline.calls.gate import Gate
+from pipeline.calls.turnstile import Turnstile
 
 
 @dataclass(frozen=True, slots=True)
 class SharedLimit:
-    """Holds one unit of `limiter` for the length of an attempt. Taken after the stage's slot, never while sleeping.
+    """Holds a place in `gate` for the length of an attempt. Taken after the stage's slot, never while sleeping.
 
-    Satisfies `ports.Hold`.
+    Who is refused for coming too fast says so to `quota` where rates are known: they are what limits then, and the gate
+    is open until the server is overloaded.
     """
 
-    limiter: anyio.CapacityLimiter
+    gate: Gate
+    quota: Turnstile | None = None
 
     def __call__(self, call: Call, /) -> Call:
+        gate = self.gate
+
         async def within_limit(request: Request) -> Reply:
-            attempt = Attempt(request.visit)
-            if self.limiter.available_tokens > 0:
-                await self.limiter.acquire_on_behalf_of(attempt)
-            else:
-                with request.visit.waiting(self):
-                    await self.limiter.acquire_on_behalf_of(attempt)
+            entry = await gate.enter(request)
             try:
-                return await call(request)
+                reply = await call(request)
+                self._learn_rates()
+                gate.answered(entry)
+            except CallError as error:
+                self._learn_rates()
+                if self.is_refusal(error):
+                    gate.refused(entry)
+                raise
             finally:
-                self.limiter.release_on_behalf_of(attempt)
+                gate.leave(entry)
+            return reply
 
         return within_limit
 
-    def __str__(self) -> str:
-        now = self.limiter.statistics()
-        return f"the model's max_concurrency ({now.borrowed_tokens}/{now.total_tokens:g} attempts in flight)"
+    def is_refusal(self, error: CallError) -> bool:
+        """Whether a failure means that too many are in flight; what was not even sent does not."""
+        if error.fault == "park":
+            return False
+        return error.type == "overloaded" or (error.type in ("rate_limited", "slow_down") and not self._rated)
 
-    def holders(self) -> Sequence[Visit]:
-        return [each.visit for each in self.limiter.statistics().borrowers if isinstance(each, Attempt)]
+    @property
+    def _rated(self) -> bool:
+        return self.quota is not None and self.quota.quota.announced
+
+    def _learn_rates(self) -> None:
+        if self._rated:
+            self.gate.unbind()

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from pipeline.calls.errors import ModelError
+from pipeline.calls.estimate import TokenCharge
 from pipeline.calls.prices import ListPrice
 from pipeline.calls.pricing import SIMULATED, Given, Tariff
 from pipeline.core.budget import Budget
@@ -52,6 +53,8 @@ class OpenAIModel(Calling):
     stream_usage: bool = True  #: ask a stream to count its tokens; off for servers that refuse to be asked
     finish_optional: bool = False  #: its server may leave out why an answer ends, so that a cut one looks like a whole
     price_provider: str | None = None  #: the provider's name in the price list
+    token_charge: TokenCharge = "used"  #: how it counts tokens against the account's rates
+    adapts: bool = True  #: how much its server takes is learned from what it refuses
 
     def __post_init__(self) -> None:
         texts(base_url=self.base_url, api_key_env=self.api_key_env, organization=self.organization)

@@ -16,7 +16,6 @@ import anyio.to_thread
 from pipeline.calls.budget import Reserve
 from pipeline.calls.call import Call, CallIdentity, Judgement, Reply, Request
 from pipeline.calls.errors import NO_HEADERS
-from pipeline.calls.limit import SharedLimit
 from pipeline.calls.observed import ObservedAttempt, ObservedCall
 from pipeline.calls.prices import ListPrice
 from pipeline.calls.pricing import Tariff
@@ -28,7 +27,7 @@ from pipeline.calls.tool import Tool
 from pipeline.core.limits import Limits
 from pipeline.core.ports import Visit
 from pipeline.core.state import Message
-from stages.models import resilience
+from stages.models import limiting, resilience
 from stages.models.chat import ChatProvider
 from stages.models.endpoint import Endpoint
 from stages.models.refusals import Refusals
@@ -67,6 +66,7 @@ async def open_chat(
     *,
     sockets: Sockets | None = None,
     headers_of: Callable[[Request], Mapping[str, str]] | None = None,
+    server: str = "",
 ) -> AsyncGenerator[OpenChat]:
     """Open `definition` over a transport. Closing is shielded from cancellation for `CLOSE_TIMEOUT` seconds."""
     if "openai" not in sys.modules:  # half a second of imports, which a host's event loop need not stand still for
@@ -87,7 +87,7 @@ async def open_chat(
     )
     arrivals = limits.shared("arrivals", itertools.count)
     try:
-        cached = await resilience.cache(definition, limits, lambda request: provider.wire.body(request))
+        cached = await resilience.cache(definition, limits, provider.wire.body, server or definition.base_url)
         others = await resilience.fallback(definition, limits)
         connection = WithinSockets(sockets) if sockets is not None else None
         stack = replace(_stack(definition, limits, tariff), cache=cached, fallback=others, connection=connection)
@@ -99,7 +99,6 @@ async def open_chat(
 
 def _stack(definition: OpenAIModel, limits: Limits, tariff: Tariff) -> Stack:
     """Return the policies of a definition; what they share with other models of the account is in `limits`."""
-    most = definition.max_concurrency
     return Stack(
         observe=ObservedCall(definition.name),
         detector=resilience.detector(definition, limits),
@@ -107,7 +106,8 @@ def _stack(definition: OpenAIModel, limits: Limits, tariff: Tariff) -> Stack:
         hedge=resilience.hedge(definition, limits),
         breaker=resilience.breaker(definition, limits),
         budget=Reserve(definition.name, tariff),
-        limit=SharedLimit(anyio.CapacityLimiter(most)) if most else None,
+        limit=limiting.limit(definition, limits),
+        quota=limiting.quota(definition, limits),
         sending=ObservedAttempt(definition.name),
         timeout=None if definition.timeout is None else AttemptTimeout(definition.timeout),
     )

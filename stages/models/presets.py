@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar, cast
 
+from pipeline.calls.estimate import TokenCharge
 from pipeline.calls.parameters import PARAMETERS, Parameters
 from pipeline.core.errors import DefinitionError, Problem
 from pipeline.core.ports import OpenModel, Resource
@@ -32,6 +33,7 @@ class Preset:
     token_field: TokenField = "max_tokens"
     schema_mode: SchemaMode = "json_schema"
     prices: str | None = None
+    token_charge: TokenCharge = "used"
     responses: bool = False  #: it has the Responses API too
     stream_usage: bool = True
     finish_optional: bool = False
@@ -44,6 +46,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
         ("api.openai.com",),
         token_field="max_completion_tokens",
         prices="openai",
+        token_charge="most",
         responses=True,
     ),
     "azure": Preset(
@@ -52,6 +55,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
         (".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com"),
         token_field="max_completion_tokens",
         prices="azure",
+        token_charge="most",
         responses=True,
     ),
     # For trying things out, as its own documentation says: fields it does not know are ignored, schemas among them.
@@ -61,6 +65,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
         ("api.anthropic.com",),
         schema_mode="json_object",
         prices="anthropic",
+        token_charge="uncached",
     ),
     "gemini": Preset(
         "https://generativelanguage.googleapis.com/v1beta/openai",
@@ -114,7 +119,16 @@ PRESETS: Final[Mapping[str, Preset]] = {
 }
 
 #: Options of the definitions that are the preset's to say, not the user's.
-_FIXED: Final = ("provider", "model", "price_provider", "api_key_optional", "apis", "parameters")
+_FIXED: Final = (
+    "provider",
+    "model",
+    "price_provider",
+    "token_charge",
+    "adapts",
+    "api_key_optional",
+    "apis",
+    "parameters",
+)
 
 
 def as_model(model: ModelLike) -> Resource[OpenModel]:
@@ -167,6 +181,7 @@ def _with_preset(
         "token_field": preset.token_field,
         "schema_mode": preset.schema_mode,
         "price_provider": preset.prices,
+        "token_charge": preset.token_charge,
         "apis": ("chat", "responses") if preset.responses else ("chat",),
         "stream_usage": preset.stream_usage,
         "finish_optional": preset.finish_optional,

@@ -127,6 +127,7 @@ class SimulatedModel(Calling):
             model=self.model,
             base_url="http://sim.localhost/v1",  # never looked up: the transport answers by itself
             token_field="max_completion_tokens",
+            adapts=self.limits is not None,  # what it refuses by chance says nothing of how much it takes
             **{each.name: getattr(self, each.name) for each in fields(Calling)},
         )
 
@@ -165,6 +166,7 @@ async def _open(definition: SimulatedModel, limits: Limits) -> AsyncGenerator[Op
         lambda: transport,
         limits,
         headers_of=_identity,
+        server=repr((definition.seed, definition.tokens, definition.errors)),  # answers depend on what no request says
     ) as chat:
         yield OpenSimulated(chat, transport.server)
 
