@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import anyio
@@ -131,8 +131,9 @@ class Cached:
         return cached
 
     def key_of(self, request: Request) -> bytes:
-        who = request.identity
-        parts = [self.scope, self.body_of(request), who.path, who.ordinal]
+        """32 bytes for what the answer depends on; it is the same whether it comes in pieces or as a whole."""
+        who, body = request.identity, self.body_of(replace(request, stream=False))
+        parts = [self.scope, body, who.path, who.ordinal]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).digest()
 
     async def _wait(self, key: bytes, follower: Follower, request: Request) -> None:

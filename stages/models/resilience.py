@@ -66,8 +66,10 @@ async def fallback(definition: OpenAIModel, limits: Limits) -> Policy | None:
     return Fallback(tuple(models)) if models else None
 
 
-async def cache(definition: OpenAIModel, limits: Limits, body_of: Callable[[Request], object]) -> Policy | None:
-    """Open the file that `definition` keeps its answers in. Raises `ModelError`."""
+async def cache(
+    definition: OpenAIModel, limits: Limits, body_of: Callable[[Request], object], server: str
+) -> Policy | None:
+    """Open the file that `definition` keeps its answers in; they depend on `server` too. Raises `ModelError`."""
     if definition.cache is False:
         return None
     from pipeline.calls.cache import open_cache, usual_place
@@ -76,7 +78,7 @@ async def cache(definition: OpenAIModel, limits: Limits, body_of: Callable[[Requ
     path = usual_place() if definition.cache is True else _place(definition.cache)
     kept = await limits.opened(("cache", path), lambda: open_cache(path))
     flights = limits.shared(("flights", path), Flights)
-    return Cached(kept, flights, (definition.base_url, definition.api), body_of)
+    return Cached(kept, flights, (server, definition.api), body_of)
 
 
 def _place(path: str) -> Path:

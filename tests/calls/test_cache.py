@@ -98,7 +98,7 @@ async def test_what_was_answered_is_not_asked_again_and_costs_nothing() -> None:
 )
 def test_what_an_answer_depends_on_is_in_its_key(one: Request, other: Request) -> None:
     assert cached().key_of(one) != cached().key_of(other)
-    assert cached().key_of(one) == cached().key_of(saying("a", 77))
+    assert cached().key_of(one) == cached().key_of(saying("a", 77)) == cached().key_of(saying("a", stream=True))
     assert cached().key_of(one) != replace(cached(), scope=("elsewhere",)).key_of(one)
 
 
@@ -440,6 +440,14 @@ async def test_a_run_with_a_cache_shows_it(tmp_path: Path) -> None:
         assert [record.output async for record in run.results] == ["a", "b", "a"]
         shown = [str(limit) for limit in run.statistics().limits]
     assert [line for line in shown if line.startswith(f"cache {tmp_path / 'c'}: 0 hits, 2 misses")]
+
+
+async def test_simulated_models_of_different_seeds_share_no_answers(tmp_path: Path) -> None:
+    outputs: list[object] = []
+    for seed in (1, 2, 1):
+        model = resolve("sim/x", seed=seed, cache=str(tmp_path / "c"))
+        outputs += [record.output for record in await Pipeline(agent("ask", model=model)).collect(["a"])]
+    assert outputs[0] == outputs[2] != outputs[1]
 
 
 def test_the_usual_place_is_the_users_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
