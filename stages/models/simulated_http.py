@@ -58,7 +58,8 @@ class SimulatedHttp:
         listener = _listener(host, port)
         with listener:
             serving = partial(_serve, definition, listener, models, ready, tell)
-            anyio.run(serving, backend="asyncio")  # the one backend of uvicorn
+            faster = {"use_uvloop": find_spec("uvloop") is not None}
+            anyio.run(serving, backend="asyncio", backend_options=faster)  # the one backend of uvicorn
 
 
 SERVER: Final = SimulatedHttp()
