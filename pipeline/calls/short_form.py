@@ -33,8 +33,9 @@ def is_json_schema(written: Mapping[str, object]) -> bool:
     if set(written) <= {"enum", "description"} and isinstance(written.get("enum"), list | tuple):
         return True
     kind = written.get("type")
-    named = kind in (*SCALARS, "object", "array") if isinstance(kind, str) else isinstance(kind, list)
-    return named and _BESIDE_TYPE.issuperset(written)
+    names = cast("list[object]", kind) if isinstance(kind, list) else [kind]
+    known = (*SCALARS, "object", "array")
+    return bool(names) and all(name in known for name in names) and _BESIDE_TYPE.issuperset(written)
 
 
 def _all_mappings(value: object) -> bool:

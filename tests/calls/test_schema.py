@@ -187,3 +187,9 @@ async def test_an_answer_that_is_not_whole_is_not_repaired(finish: str, kind: st
 @pytest.mark.parametrize("written", [{"oneOf": "string"}, {"anyOf": ["string"]}, {"allOf": "number", "a": "string"}])
 def test_a_field_may_be_named_like_a_keyword(written: dict[str, object]) -> None:
     assert Schema.of(written).fields == tuple(written)
+
+
+def test_a_field_named_type_that_is_a_list_is_the_short_form_of_one() -> None:
+    schema = Schema.of({"type": [{"enum": ["a", "b"]}]})
+    assert schema.validate('{"type": ["a"]}') == {"type": ["a"]}
+    assert Schema.of({"type": ["string", "null"]}).validate("null") is None
