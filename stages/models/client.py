@@ -1,6 +1,6 @@
 """The SDK's client with exactly our headers, over a transport of ours; what the SDK would decide is switched off.
 
-Importing this module imports the SDK, which takes half a second; `stages.models.opening` does it when a model is opened.
+Importing this module imports the SDK, which takes half a second; `stages.models.opening` does so when it opens one.
 """
 
 from __future__ import annotations

@@ -1,88 +1,99 @@
-"""A server that speaks bytes: it reads a request, sends what a test wrote down, and leaves as the test says.
-
-async with raw_server(Wire(head(200), body, leave="reset")) as server:
-    ... call server.base_url; the last wire stays ...
-"""
+"""A server on loopback that a test writes by hand, bytes in and bytes out, in the test's own event loop."""
 
 from __future__ import annotations
 
-import socket
-import struct
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, field
 
 import anyio
 import anyio.abc
+from anyio.streams.buffered import BufferedByteReceiveStream
 
-Leaving: TypeAlias = Literal["keep", "close", "reset", "stall"]
-
-
-class Wire:
-    """What is sent in answer to one request, part by part; then the connection is kept, closed, reset, or stalls."""
-
-    def __init__(self, *parts: bytes, leave: Leaving = "close") -> None:
-        self.parts = parts
-        self.leave = leave
+JSON = b"content-type: application/json\r\n"
 
 
-def head(status: int = 200, kind: str = "application/json", *more: str) -> bytes:
-    """The head of an answer whose body ends with the connection, or as `more` headers say."""
-    return "\r\n".join([f"HTTP/1.1 {status} Said", f"content-type: {kind}", *more, "", ""]).encode()
+@dataclass
+class Connection:
+    """One connection that a client has opened."""
 
+    stream: anyio.abc.SocketStream
+    received: BufferedByteReceiveStream
+    heads: list[bytes]  #: of all requests that the server has read, on any connection
 
-def chunked(data: bytes) -> bytes:
-    """One chunk of a chunked body; the last one is of nothing."""
-    return b"%x\r\n%s\r\n" % (len(data), data)
+    async def read(self) -> bytes:
+        """Read one request and return its body. Raises `anyio.IncompleteRead` when the client leaves."""
+        head = await self.received.receive_until(b"\r\n\r\n", 65536)
+        self.heads.append(head)
+        length = next(
+            (int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0
+        )
+        return await self.received.receive_exactly(length) if length else b""
 
+    async def write(self, data: bytes) -> None:
+        await self.stream.send(data)
 
-class RawServer:
-    """Counts its requests and its connections."""
+    async def answer(self, body: bytes = b"{}", status: str = "200 OK", headers: bytes = JSON) -> None:
+        await self.write(b"HTTP/1.1 %b\r\n%bcontent-length: %d\r\n\r\n%b" % (status.encode(), headers, len(body), body))
 
-    def __init__(self, port: int, wires: tuple[Wire, ...]) -> None:
-        self.base_url = f"http://127.0.0.1:{port}/v1"
-        self.requests = 0
-        self.connections = 0
-        self._wires = list(wires)
-
-    async def handle(self, stream: anyio.abc.SocketStream) -> None:
-        self.connections += 1
+    async def until_left(self) -> None:
+        """Wait until the client has closed the connection."""
         try:
-            async with stream:
-                while await self._read(stream):
-                    self.requests += 1
-                    wire = self._wires.pop(0) if len(self._wires) > 1 else self._wires[0]
-                    for part in wire.parts:
-                        await stream.send(part)
-                    if wire.leave == "stall":
-                        await stream.receive()  # until the client leaves
-                    if wire.leave == "reset":
-                        raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)
-                        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    if wire.leave != "keep":
-                        return
-        except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            while await self.stream.receive():
+                pass
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
             pass
 
-    async def _read(self, stream: anyio.abc.SocketStream) -> bool:
-        """Read one request; False when the client has gone."""
-        data = b""
-        while b"\r\n\r\n" not in data:
-            data += await stream.receive()
-        top, _, body = data.partition(b"\r\n\r\n")
-        lengths = [line for line in top.lower().split(b"\r\n") if line.startswith(b"content-length:")]
-        missing = int(lengths[0].partition(b":")[2]) - len(body)
-        while missing > 0:
-            missing -= len(await stream.receive())
-        return True
+
+@dataclass
+class RawServer:
+    """What the server saw. `opened` and `left` count connections."""
+
+    port: int
+    heads: list[bytes] = field(default_factory=list[bytes])
+    opened: int = 0
+    left: int = 0
+    changed: anyio.Event = field(default_factory=anyio.Event)
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    async def until_all_left(self) -> None:
+        with anyio.fail_after(10):
+            while self.left < self.opened:
+                await self.changed.wait()
+
+
+Handler = Callable[[Connection], Awaitable[object]]
 
 
 @asynccontextmanager
-async def raw_server(*wires: Wire) -> AsyncGenerator[RawServer]:
-    """Serve on a free port of this machine, on the event loop that runs, until the block ends."""
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    server = RawServer(listener.extra(anyio.abc.SocketAttribute.local_port), wires)
+async def raw_server(handle: Handler) -> AsyncIterator[RawServer]:
+    """Let `handle` serve each connection, which is closed when it returns, until the block ends."""
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
+    server = RawServer(listener.extra(anyio.abc.SocketAttribute.local_port))
+
+    async def serve(stream: anyio.abc.SocketStream) -> None:
+        server.opened += 1
+        try:
+            async with stream:
+                await handle(Connection(stream, BufferedByteReceiveStream(stream), server.heads))
+        except (anyio.IncompleteRead, anyio.BrokenResourceError, anyio.EndOfStream):
+            pass  # the client has left
+        finally:
+            server.left += 1
+            server.changed.set()
+            server.changed = anyio.Event()
+
     async with listener, anyio.create_task_group() as tg:
-        tg.start_soon(listener.serve, server.handle)
+        tg.start_soon(listener.serve, serve)
         yield server
         tg.cancel_scope.cancel()
+
+
+async def forever(connection: Connection) -> None:
+    """Answer every request of a connection with an empty object."""
+    while True:
+        await connection.read()
+        await connection.answer()
