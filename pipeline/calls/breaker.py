@@ -28,7 +28,7 @@ class Breaker:
         circuit = self.circuit
 
         async def guarded(request: Request) -> Reply:
-            ticket = await self._admitted(request)
+            ticket = circuit.enter_at_once() or await self._admitted(request)
             if ticket.kind == "probe" and request.tries is not None:
                 request.tries.probes += 1
             try:
@@ -41,7 +41,8 @@ class Breaker:
             except BaseException:
                 circuit.dropped(ticket, anyio.current_time())
                 raise
-            circuit.succeeded(ticket, anyio.current_time(), self.model)
+            if not circuit.succeeded_as_ever(ticket):
+                circuit.succeeded(ticket, anyio.current_time(), self.model)
             return reply
 
         return guarded

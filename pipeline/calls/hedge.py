@@ -92,13 +92,24 @@ class Race:
         await self._run(self._first, self._request)
 
     async def wait_for_tail(self) -> None:
-        """Return when the first attempt has ended, or is slower than it should be."""
+        """Return when the first attempt has ended, or is slower than it should be.
+
+        What is slow is asked again when the time has come: the first that end are the quickest, so at first too little
+        is taken for slow.
+        """
         await self._first.on_its_way.wait()
+        until = self._late_at()
+        while not self.over.is_set() and anyio.current_time() < until:
+            with anyio.CancelScope(deadline=until):
+                await self.over.wait()
+            until = self._late_at()
+
+    def _late_at(self) -> float:
         now = anyio.current_time()
         late = self._hedge.latencies.of(self._request.visit.stage, now).percentile(self._hedge.share, now)
-        started = now if self._first.at is None else self._first.at
-        with anyio.CancelScope(deadline=float("inf") if late is None else started + late):
-            await self.over.wait()
+        if late is None:
+            return float("inf")
+        return (now if self._first.at is None else self._first.at) + late
 
     async def run_second(self) -> None:
         """Make a second attempt, if there may be one."""
