@@ -67,7 +67,7 @@ class PooledTransport(httpx2.AsyncBaseTransport):
             try:
                 body = await _whole(response, self._max_answer)
             finally:
-                await response.aclose()
+                await _close(response)
             return whole_response(response.status, headers, body, self._max_answer)
         finally:
             if not handed_on:
@@ -147,7 +147,13 @@ class _Parts(httpx2.AsyncByteStream):
             raise _as_httpx(error) from error
 
     async def aclose(self) -> None:
-        await self._response.aclose()
+        await _close(self._response)
+
+
+async def _close(response: httpcore2.Response) -> None:
+    """Let the connection be used again, or close it; shielded, because half of that would leave it open for good."""
+    with anyio.CancelScope(shield=True):
+        await response.aclose()
 
 
 async def _whole(response: httpcore2.Response, limit: int) -> bytes:

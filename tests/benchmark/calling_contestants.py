@@ -98,6 +98,7 @@ async def penstock(base_url: str, in_flight: int, calls: int) -> int:
         base_url=base_url,
         requests_per_minute=60_000_000,
         tokens_per_minute=60_000_000_000,
+        max_concurrency=in_flight,
     )
     pipe = Pipeline(agent("answer", model=model, concurrency=in_flight), max_in_flight=in_flight)
     answered = 0
