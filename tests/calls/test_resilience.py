@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 
 import anyio
 import pytest
 
 from pipeline import Pipeline, Run, RunStopped
+from pipeline.calls.circuit import CircuitStatistics
 from pipeline.core.events import CallEnded, Event
+from pipeline.core.limits import Limits
 from stages import agent
 from stages.models.openai import OpenAIModel
 from tests.calls.flaky import Server, served
-from tests.engine.schedules import in_virtual_time
+from tests.engine.schedules import in_virtual_time, run_in
 
 # -- hedging ---------------------------------------------------------------------------------------------------------
 
@@ -162,3 +165,47 @@ async def test_a_run_that_is_drained_while_all_wait_ends_at_once() -> None:
         statuses = Counter([record.status async for record in run.results])
     assert anyio.current_time() == pytest.approx(40.0, abs=1.0)
     assert set(statuses) <= {"ok", "cancelled"}
+
+
+# -- anything, in any order --------------------------------------------------------------------------------------------
+
+TROUBLES = ("connection", "RemoteProtocolError", "ReadTimeout", 500)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_servers_do_every_run_ends_and_nobody_is_left_waiting(backend: str, seed: int) -> None:
+    """Four outages of a server that is slow now and then, items that run out of time in them, with and without races
+    and another model to ask."""
+    assert run_in(backend, seed, outages, Random(seed), seed % 2 == 0) > 0
+
+
+async def outages(chance: Random, alone: bool) -> int:
+    spans: list[tuple[float, float, str | int]] = []
+    for _ in range(4):
+        begin = (spans[-1][1] if spans else 0.0) + chance.uniform(1.0, 20.0)
+        spans.append((begin, begin + chance.uniform(1.0, 40.0), chance.choice(TROUBLES)))
+    server = Server(
+        latency=lambda number: chance.choice([0.0, 0.5, 1.0, 3.0]),
+        trouble=lambda now: next((what for begin, end, what in spans if begin <= now < end), None),
+    )
+    backup = Server(latency=lambda number: 0.7)
+    others = () if alone else (served(backup, "backup"),)
+    concurrency = chance.choice([1, 2, 5, 20])
+    model = served(server, timeout=chance.choice([2.0, None]), hedge=chance.choice([None, "p90"]), fallback=others)
+    pipe = Pipeline(
+        agent("ask", model=model, concurrency=concurrency),
+        max_in_flight=concurrency * chance.choice([1, 3]),
+        item_timeout=chance.choice([None, 15.0, 60.0]),
+    )
+    records = 0
+    async with Limits() as limits:
+        with suppress(RunStopped):
+            async with pipe.open([str(number) for number in range(40 * concurrency)], limits=limits) as run:
+                async for _ in run.results:
+                    records += 1
+        circuits = [each for each in limits.statistics() if isinstance(each, CircuitStatistics)]
+    assert [each.waiting for each in circuits] == [0] * (1 if alone else 2)
+    assert "probing" not in [each.phase for each in circuits]
+    assert (server.in_flight, backup.in_flight) == (0, 0)
+    return records
