@@ -97,11 +97,12 @@ class Concurrency:
         if entry.number <= self._cut_at:
             return
         self._cut_at = self.entered
-        beyond = self.phase == "probe" and entry.level > self._clean
-        self.limit = max(1.0, self._clean if beyond else math.floor(CUT * min(entry.level, self.limit)))
+        level = max(entry.level, self.in_flight)  # of a burst the first one may be refused because of the last one
+        beyond = self.phase == "probe" and level > self._clean
+        self.limit = max(1.0, self._clean if beyond else math.floor(CUT * min(level, self.limit)))
         self._clean = self.limit
-        self.refused_at = entry.level
-        self._target = max(self.limit, min(entry.level - 1, self.most))
+        self.refused_at = level
+        self._target = max(self.limit, min(level - 1, self.most))
         self.phase = "back"
         if self.limit >= self._target:
             self._hold(now)
