@@ -32,6 +32,8 @@ DOORS: Mapping[str, frozenset[str]] = {
     "httpcore2": frozenset({"stages.models.pools"}),
     "sqlite3": frozenset({"pipeline.calls.cache"}),
     "platformdirs": frozenset({"pipeline.calls.cache"}),
+    "starlette": frozenset({"stages.models.simulated_app"}),
+    "uvicorn": frozenset({"stages.models.simulated_http"}),
     "asyncio": frozenset({"pipeline.core.virtual"}),
     "trio": frozenset({"pipeline.core.virtual"}),
 }
@@ -149,6 +151,7 @@ def test_virtual_time_imports_an_event_loop_only_when_it_is_asked_for() -> None:
 
 def test_importing_the_packages_loads_nothing_heavy() -> None:
     heavy = ["openai", "typer", "rich", "jinja2", "yaml", "jsonschema", "aiostream", "httpx2"]
+    heavy += ["aiohttp", "uvloop", "starlette", "uvicorn", "platformdirs", "sqlite3", "genai_prices"]
     code = f"import pipeline, stages, sys; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
