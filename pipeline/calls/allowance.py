@@ -43,10 +43,5 @@ class Allowance:
         self.taken += 1
         return True
 
-    def give_back(self) -> None:
-        """What was taken was not needed."""
-        self.left = min(self.burst, self.left + 1.0)
-        self.taken -= 1
-
     def statistics(self) -> AllowanceStatistics:
         return AllowanceStatistics(self.what, self.share, self.taken, self.refused)

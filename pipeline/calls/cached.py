@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import Final, Protocol, cast
 
 import anyio
 
 from pipeline.calls.call import Call, Reply, Request
 from pipeline.calls.errors import ModelError
+from pipeline.calls.flights import Flights, Follower
 from pipeline.calls.schema import SchemaError
 from pipeline.core.events import TextStreamed
 from pipeline.core.state import ToolCall
 from pipeline.core.usage import Cost, Usage
-
-if TYPE_CHECKING:
-    from pipeline.core.ports import Visit
 
 FREE: Final = Cost(0.0, "cache")
 _COUNTS: Final = ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens")
@@ -33,72 +30,6 @@ class Kept(Protocol):
     async def get(self, key: bytes) -> str | None: ...
 
     async def put(self, key: bytes, answer: str) -> None: ...
-
-
-class Flights:
-    """The calls that are being made, by key, and who waits for the answer of each."""
-
-    def __init__(self) -> None:
-        self._leaders: dict[bytes, Visit] = {}
-        self._waiting: dict[bytes, deque[Follower]] = {}
-
-    def lead(self, key: bytes, visit: Visit) -> bool:
-        """Say whether this call is the one to be made; else there is one in flight."""
-        if key in self._leaders:
-            return False
-        self._leaders[key] = visit
-        return True
-
-    def follow(self, key: bytes) -> Follower:
-        """Wait for the call in flight: until there is its answer, or this call is to be made itself."""
-        follower = Follower(self._leaders[key])
-        self._waiting.setdefault(key, deque()).append(follower)
-        return follower
-
-    def land(self, key: bytes, answer: str | None) -> None:
-        """The call in flight was answered, and all who wait have it; without an answer each makes its own call."""
-        del self._leaders[key]
-        for follower in self._waiting.pop(key, ()):
-            follower.answer, follower.alone = answer, answer is None
-            follower.told.set()
-
-    def abandon(self, key: bytes) -> None:
-        """The call in flight was cancelled: the first who waits makes it now, and the others wait for that one."""
-        del self._leaders[key]
-        if waiting := self._waiting.get(key):
-            waiting.popleft().told.set()
-
-    def leave(self, key: bytes, follower: Follower) -> None:
-        """Who waits does so no more. If it had just been told to make the call, the next one is."""
-        waiting = self._waiting.get(key)
-        if waiting is not None and follower in waiting:
-            waiting.remove(follower)
-        elif waiting and key not in self._leaders and follower.is_to_lead:
-            waiting.popleft().told.set()
-        if waiting is not None and not waiting:
-            del self._waiting[key]
-
-
-class Follower:
-    """A call that waits for an equal one. Satisfies `ports.Hold`."""
-
-    __slots__ = ("_leader", "alone", "answer", "told")
-
-    def __init__(self, leader: Visit) -> None:
-        self._leader = leader
-        self.told = anyio.Event()
-        self.answer: str | None = None
-        self.alone = False
-
-    @property
-    def is_to_lead(self) -> bool:
-        return self.told.is_set() and self.answer is None and not self.alone
-
-    def __str__(self) -> str:
-        return "the answer to an equal call"
-
-    def holders(self) -> Sequence[Visit]:
-        return (self._leader,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,8 @@ async def cache(
     if definition.cache is False:
         return None
     from pipeline.calls.cache import open_cache, usual_place
-    from pipeline.calls.cached import Cached, Flights
+    from pipeline.calls.cached import Cached
+    from pipeline.calls.flights import Flights
 
     path = usual_place() if definition.cache is True else _place(definition.cache)
     kept = await limits.opened(("cache", path), lambda: open_cache(path))

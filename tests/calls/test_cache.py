@@ -17,9 +17,10 @@ import pytest
 from pipeline import DefinitionError, Pipeline
 from pipeline.calls import cache as cache_file
 from pipeline.calls.cache import open_cache, usual_place
-from pipeline.calls.cached import Cached, Flights
+from pipeline.calls.cached import Cached
 from pipeline.calls.call import Call, CallIdentity, Reply, Request
 from pipeline.calls.errors import CallError, ModelError
+from pipeline.calls.flights import Flights
 from pipeline.calls.schema import Schema
 from pipeline.core.events import TextStreamed
 from pipeline.core.state import Message, ToolCall
