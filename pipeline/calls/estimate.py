@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from pipeline.calls.call import Request
 from pipeline.calls.rate_headers import Dimension
@@ -28,8 +27,7 @@ _KEPT = 200  #: answers of a stage that its guess is made from
 _NEARLY_ALL, _MARGIN = 0.95, 1.1
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """What one request takes from a quota."""
 
     input: float
@@ -47,8 +45,7 @@ class Charge:
                 return self.input + self.output
 
 
-@dataclass(frozen=True, slots=True)
-class Guess:
+class Guess(NamedTuple):
     """What is put aside for a request, and what it will use on the mean."""
 
     reserved: Charge

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from pipeline.calls.estimate import Charge, Guess
 from pipeline.calls.measured import Measured
@@ -30,6 +30,40 @@ EPISODE: Final = 5.0  #: seconds after a cut in which there is no other one
 NOTHING: Final = Charge(0.0, 0.0)
 
 
+class Sums(NamedTuple):
+    """What was sent so far, as it was expected, and the sums of its squares."""
+
+    requests: int = 0
+    input: float = 0.0
+    output: float = 0.0
+    input_squares: float = 0.0
+    output_squares: float = 0.0
+    tokens_squares: float = 0.0
+
+    def plus(self, charge: Charge) -> Sums:
+        count, taken, given, taken_squares, given_squares, squares = self
+        read, written = charge
+        return Sums(
+            count + 1,
+            taken + read,
+            given + written,
+            taken_squares + read * read,
+            given_squares + written * written,
+            squares + (read + written) ** 2,
+        )
+
+    def of(self, dimension: Dimension) -> tuple[float, float]:
+        match dimension:
+            case "requests":
+                return self.requests, self.requests
+            case "input_tokens":
+                return self.input, self.input_squares
+            case "output_tokens":
+                return self.output, self.output_squares
+            case "tokens":
+                return self.input + self.output, self.tokens_squares
+
+
 @dataclass(slots=True, eq=False)
 class Ticket:
     """One request that was let through."""
@@ -38,7 +72,7 @@ class Ticket:
     sent_at: float
     guess: Guess
     entries: Mapping[Dimension, Entry | None]  #: where it is counted
-    sums: Mapping[Dimension, tuple[float, float]]  #: of all sent so far, itself included: expected, and its squares
+    sums: Sums  #: of all sent so far, itself included
 
 
 class Quota:
@@ -54,7 +88,7 @@ class Quota:
         self.refused = 0  #: of them, for coming too fast
         self._said = Rates()  #: by the server
         self._other_period: set[Dimension] = set()  #: dimensions that the server does not count by the minute
-        self._sums: dict[Dimension, tuple[float, float]] = dict.fromkeys(DIMENSIONS, (0.0, 0.0))
+        self._sums = Sums()
         self._cut = 0  #: the number of the last one sent before the last cut
         self._cut_until = now
         self._requests = Measured()
@@ -95,10 +129,8 @@ class Quota:
             self._release.sent(now)
         self.sent += 1
         self.in_flight += 1
-        for name, (total, squares) in self._sums.items():
-            charge = guess.expected.of(name)
-            self._sums[name] = total + charge, squares + charge * charge
-        return Ticket(self.sent, now, guess, entries, dict(self._sums))
+        self._sums = self._sums.plus(guess.expected)
+        return Ticket(self.sent, now, guess, entries, self._sums)
 
     # -- coming back --------------------------------------------------------------------------------------------
 
@@ -133,8 +165,8 @@ class Quota:
         for name, each in said.items():
             rate = self.rates.get(name)
             if rate is not None and each.remaining is not None and name not in self._other_period:
-                total, squares = self._sums[name]
-                then, squares_then = ticket.sums[name]
+                total, squares = self._sums.of(name)
+                then, squares_then = ticket.sums.of(name)
                 rate.mirror(each.remaining, total - then, squares - squares_then, now - ticket.sent_at)
 
     def refuse(self, ticket: Ticket, now: float, *, wait: float = 0.0, slow_down: bool = False) -> None:
