@@ -52,10 +52,11 @@ class Load:
     latency: float = 2.0  #: median of a lognormal one
     sigma: float = 0.5
     median_tokens: float = 600.0  #: of a lognormal cost with sigma 1
+    most_tokens: float = math.inf
     bias: float = 1.0  #: what a request costs by what its characters say
 
     def tokens(self, chance: Random) -> float:
-        return max(1.0, self.median_tokens * chance.lognormvariate(0, 1))
+        return max(1.0, min(self.most_tokens, self.median_tokens * chance.lognormvariate(0, 1)))
 
 
 def request(number: int, tokens: float = 1.0) -> Request:

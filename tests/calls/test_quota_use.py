@@ -9,6 +9,7 @@ It prints a line each: what is used between the first and the last sending, and 
 
 from __future__ import annotations
 
+import math
 import os
 
 import pytest
@@ -45,7 +46,8 @@ async def ask_for_requests(server: type[TokenBucket | SlidingMinute | FixedWindo
 async def ask_for_tokens(server: type[TokenBucket | SlidingMinute | FixedWindows], bias: float) -> Traffic:
     turnstile = Turnstile("m")
     turnstile.limit_to(Rates(tokens=TOKENS))
-    load = Load(60 * (LONG or 1.5), callers=300, bias=bias)
+    most = TOKENS / 60 / 4 if server is EachSecond else math.inf  # more than its second holds is never taken
+    load = Load(60 * (LONG or 1.5), callers=300, bias=bias, most_tokens=most)
     return await saturate(load, Pacing(turnstile), attempt=asking(server(TOKENS), load, by_tokens=True))
 
 
