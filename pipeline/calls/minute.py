@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
-SECONDS = 60.2
+SECONDS = 60.25
 _STEP = 0.02  #: what is sent within such a time is one entry
 
 
