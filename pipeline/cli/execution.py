@@ -17,6 +17,7 @@ from anyio import create_task_group
 
 from pipeline.cli.alarms import Alarms
 from pipeline.cli.closing import Failures, abandoned, closing, dropped, opening, paid, verdict
+from pipeline.cli.collector import seldom_collected
 from pipeline.cli.descriptors import raise_limit
 from pipeline.cli.ends import Heard, Watched
 from pipeline.cli.exits import BROKEN, OK, OUTPUT_CLOSED, REFUSED, SOME_FAILED, code_of, told
@@ -64,7 +65,8 @@ def execute(job: Job, *, limit: int | None = None) -> int:
     if warned is not None:
         job.voice.note(warned)
     try:
-        anyio.run(execution.main, backend=job.backend, backend_options={"use_uvloop": True} if fast else {})
+        with seldom_collected():
+            anyio.run(execution.main, backend=job.backend, backend_options={"use_uvloop": True} if fast else {})
     except BaseException as raised:  # also what a signal raised before anybody listened
         error = raised
     return execution.finish(error)

@@ -28,13 +28,11 @@ class PlainHttp(httpx2.AsyncClient):
             return super().build_request(method, url, **given)
         if url not in self._known:
             self._known[url] = httpx2.URL(url)
-        return httpx2.Request(
-            method,
-            self._known[url],
-            headers=given.get("headers"),
-            content=given.get("content"),
-            extensions={"timeout": self._timeouts},
-        )
+        headers, content = given.get("headers"), given.get("content")
+        timeouts = {"timeout": self._timeouts}
+        request = httpx2.Request(method, self._known[url], headers=headers, content=content, extensions=timeouts)
+        request.headers.encoding = "utf-8"  # otherwise every look at them would try to find out
+        return request
 
     async def send(self, request: httpx2.Request, **given: Any) -> httpx2.Response:
         response = await self._sends.handle_async_request(request)

@@ -84,7 +84,9 @@ def whole_response(
         elif name == b"content-encoding":
             encoding = each[1]
     content = unpacked(body, encoding.decode("latin-1"), max_answer) if encoding else body
-    return httpx2.Response(status, headers=headers, content=content)
+    response = httpx2.Response(status, headers=headers, content=content)
+    response.headers.encoding = "latin-1"  # of HTTP; otherwise every look at them would try three
+    return response
 
 
 def unpacked(body: bytes, encoding: str, limit: int) -> bytes:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent / "peers"))
 
 import anyio
 from calling import PROMPT, timed, work
+
+from pipeline.cli.collector import seldom_collected
 
 
 def without(*packages: str) -> None:
@@ -78,17 +80,8 @@ async def _in_task_group(client: Any, in_flight: int, calls: int) -> int:
     return answered
 
 
-@asynccontextmanager
-async def _prompts(calls: int) -> AsyncIterator[AsyncIterator[str]]:
-    async def each() -> AsyncIterator[str]:
-        for number in range(calls):
-            yield PROMPT.format(number)
-
-    yield each()
-
-
 async def penstock(base_url: str, in_flight: int, calls: int) -> int:
-    """One agent with quota, retries and statistics, records counted as they come."""
+    """One agent with quota, retries and statistics, records counted as they come; in a process like the command's."""
     from pipeline import Pipeline
     from stages import agent
     from stages.models import resolve
@@ -109,6 +102,11 @@ async def penstock(base_url: str, in_flight: int, calls: int) -> int:
     return answered
 
 
+async def embedded(base_url: str, in_flight: int, calls: int) -> int:
+    """The same in an application, which collects garbage as often as Python does by itself."""
+    return await penstock(base_url, in_flight, calls)
+
+
 Contestant = Callable[[str, int, int], Awaitable[int]]
 #: name: (run, backend, with what is in the `fast` extra)
 CONTESTANTS: dict[str, tuple[Contestant, str, bool]] = {
@@ -118,6 +116,7 @@ CONTESTANTS: dict[str, tuple[Contestant, str, bool]] = {
     "SDK default on trio": (sdk, "trio", False),
     "SDK on aiohttp": (sdk_aiohttp, "asyncio", False),
     "Penstock, fast": (penstock, "asyncio", True),
+    "Penstock, fast, embedded": (embedded, "asyncio", True),
     "Penstock": (penstock, "asyncio", False),
     "Penstock on trio": (penstock, "trio", False),
 }
@@ -127,15 +126,16 @@ def main() -> None:
     run, backend, fast = CONTESTANTS[sys.argv[1]]
     if not fast:
         without("uvloop")
-        if run is penstock:
+        if run in (penstock, embedded):
             without("aiohttp")
     needs = ["uvloop"] * fast + ["aiohttp"] * (run in (bare_aiohttp, sdk_aiohttp) or fast)
     for package in needs:
         if find_spec(package) is None:
             raise SystemExit(f"{package} is not installed (it is in the extra `fast`)")
     options = {"use_uvloop": True} if fast else {}
-    package = {penstock: "penstock", bare_aiohttp: "aiohttp"}.get(run, "openai")
-    print(json.dumps(anyio.run(timed, run, *work(), package, backend=backend, backend_options=options)))
+    package = {penstock: "penstock", embedded: "penstock", bare_aiohttp: "aiohttp"}.get(run, "openai")
+    with seldom_collected() if run is penstock else nullcontext():
+        print(json.dumps(anyio.run(timed, run, *work(), package, backend=backend, backend_options=options)))
 
 
 if __name__ == "__main__":
