@@ -15,7 +15,8 @@ from typing import Literal, TypeAlias
 START = 20
 CUT = 0.8
 ROUND = 4  #: answers, at least, that a round has
-HOLD_SECONDS, HOLD_ANSWERS, HOLD_ROUNDS = 10.0, 250, 4  #: how long to stay below a refusal: all of these
+#: how long to stay below a refusal: so many seconds, answers and rounds; where few are let in, fewer answers will do
+HOLD_SECONDS, HOLD_ANSWERS, HOLD_ANSWERS_EACH, HOLD_ROUNDS = 10.0, 250, 25, 4
 
 #: start: doubling, never refused. back: after a cut, to below where it was refused. hold: there. probe: beyond it.
 Phase: TypeAlias = Literal["start", "back", "hold", "probe"]
@@ -98,6 +99,9 @@ class Concurrency:
             return
         self._cut_at = self.entered
         level = max(entry.level, self.in_flight)  # of a burst the first one may be refused because of the last one
+        if level <= 1:  # what refuses even one refuses for another reason, which says nothing of how many are too many
+            self.limit, self.phase, self.refused_at = 1.0, "start", None
+            return
         beyond = self.phase == "probe" and level > self._clean
         self.limit = max(1.0, self._clean if beyond else math.floor(CUT * min(level, self.limit)))
         self._clean = self.limit
@@ -115,7 +119,7 @@ class Concurrency:
         self._clean = self.limit
 
     def _held(self, now: float) -> bool:
-        enough = max(HOLD_ANSWERS, HOLD_ROUNDS * self.limit)
+        enough = max(min(HOLD_ANSWERS, HOLD_ANSWERS_EACH * self.limit), HOLD_ROUNDS * self.limit)
         return self._answers >= enough and now - self._since >= HOLD_SECONDS
 
     def _probe(self, step: int) -> None:

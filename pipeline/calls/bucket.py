@@ -13,7 +13,9 @@ from pipeline.calls.measured import Measured
 USE: Final = 0.995  #: the share of a limit that is sent
 BURST: Final = 0.004  #: the share of a limit that may go at once
 BURST_SECONDS: Final = 1.0  #: and no more than the rate gives in this time
-MAKE_UP: Final = 0.1  #: the share of the rate that goes faster to make up for what was not sent
+#: the share of the rate that goes faster to make up for what was not sent; a server that counts by the second takes no
+#: more than this from the little that travels unevenly
+MAKE_UP: Final = 0.01
 MOST_SAVED: Final = 0.1  #: the share of a limit that is made up for
 _EXACT: Final = 1e-6  #: levels are sums of floats; a bucket that lacks less than this is full
 

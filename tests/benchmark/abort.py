@@ -75,8 +75,9 @@ def silent_server() -> Generator[Server]:
 
 
 def pipeline_of(server: Server, calls: int) -> Pipeline:
+    base_url = f"http://127.0.0.1:{server.port}/v1"
     model = OpenAIModel(
-        provider="silent", model="silent", base_url=f"http://127.0.0.1:{server.port}/v1", timeout=600.0, attempts=1
+        provider="silent", model="silent", base_url=base_url, timeout=600.0, attempts=1, max_concurrency=calls
     )
     return Pipeline(agent("asks", model=model, prompt="{{ prompt }}", concurrency=calls), max_in_flight=calls)
 

@@ -196,3 +196,21 @@ async def test_it_can_be_resized_while_calls_wait() -> None:
 
 async def _ask(call: Callable[[Request], object], arrival: int) -> None:
     await call(request(arrival))  # pyright: ignore[reportGeneralTypeIssues]
+
+
+def test_a_refusal_of_the_only_one_says_nothing_of_how_many_are_too_many() -> None:
+    limit = Concurrency()
+    while limit.limit > 1:
+        limit.refuse(_entered(limit), 0.0)
+    limit.refuse(_entered(limit), 0.0)
+    assert (limit.limit, limit.refused_at) == (1.0, None)
+    for _ in range(30):  # clean answers open it again as at the start
+        entry = _entered(limit)
+        limit.answered(entry, 0.0, saturated=True)
+    assert limit.limit > 20
+
+
+def _entered(limit: Concurrency) -> Entry:
+    entry = limit.enter()
+    limit.leave()
+    return entry

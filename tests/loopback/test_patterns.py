@@ -132,7 +132,7 @@ async def test_leaving_early_closes_every_connection(server: ChatServer) -> None
     prompts = [f"p{n}" for n in range(50)]
     for prompt in prompts[1:]:
         server.script(prompt, Answer(never=True))
-    pipe = Pipeline(agent("a", model=model(server), concurrency=50))
+    pipe = Pipeline(agent("a", model=model(server, max_concurrency=50), concurrency=50))
     async with pipe.open(prompts) as run:
         async for record in run.results:
             assert record.output == "echo: p0"
