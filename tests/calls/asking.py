@@ -32,8 +32,9 @@ def failure(type: str = "connection", fault: FaultClass = "retry", http_status: 
 async def cancelled_at_every_moment(
     scenario: Callable[[], Awaitable[object]], check: Callable[[], Awaitable[None]], most: int = 800
 ) -> int:
-    """Run `scenario` again and again, each time cancelled a little later, and `check` after each; until it ends before it
-    is cancelled. Return how often that was."""
+    """Run `scenario` again and again, each time cancelled a little later, and `check` after each, until it ends first.
+
+    Return how often that was."""
     for moment in range(most):
         ended = False
         with anyio.CancelScope() as scope:
