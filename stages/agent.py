@@ -132,6 +132,7 @@ def agent(
     blocking one runs in worker threads, or in worker processes if it computes (`cpu`), and a visit of it that takes
     longer than `timeout` seconds fails; see `map`.
     """
+    _check_flags(name if isinstance(name, str) else None, conversation=conversation, stream=stream)
     if not isinstance(name, str):
         judged = {"max_hops": max_hops, "on_truncated": on_truncated, "on_refused": on_refused}
         asked = {"tools": tools or None, "stream": stream or None, **judged}
@@ -185,6 +186,12 @@ def _judgement(name: str, option: str, given: Judgement | None) -> Judgement:
     if given not in get_args(Judgement):
         raise DefinitionError(Problem(name, option, f"must be 'accept' or 'fail', got {given!r}"))
     return given
+
+
+def _check_flags(name: str | None, **flags: object) -> None:
+    for option, value in flags.items():
+        if not isinstance(value, bool):
+            raise DefinitionError(Problem(name, option, f"is {value!r}", "give True or False"))
 
 
 def _refuse_unknown(name: str, parameters: Mapping[str, object]) -> None:

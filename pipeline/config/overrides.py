@@ -67,6 +67,8 @@ def _with(table: Table, keys: Sequence[str], new: Entry, above: str) -> Table:
         return table.with_entry(new)
     entry = table.get(keys[0])
     path = f"{above}.{keys[0]}" if above else keys[0]
+    if entry is None and above.startswith("models."):  # an option that is a mapping and was not given, such as price
+        entry = Entry(keys[0], new.mark, Table((), new.mark))
     if entry is None:
         raise _Refused(f"there is no {path!r} to set", _nearest(keys[0], table.keys()))
     if not isinstance(entry.value, Table):

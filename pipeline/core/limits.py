@@ -15,7 +15,8 @@ from typing import Protocol, Self, TypeVar, cast, runtime_checkable
 
 import anyio
 
-from pipeline.core.budget import Budget
+from pipeline.core.budget import Budget, budget_problems
+from pipeline.core.errors import DefinitionError
 from pipeline.core.purse import Purse
 
 T = TypeVar("T")
@@ -31,7 +32,9 @@ class LimitStatistics(Protocol):
 class Watched(Protocol):
     """A shared thing that `Run.statistics().limits` shows."""
 
-    def statistics(self) -> LimitStatistics: ...
+    def statistics(self) -> LimitStatistics | None:
+        """None while there is nothing to tell of it."""
+        ...
 
 
 class Limits:
@@ -41,7 +44,10 @@ class Limits:
     """
 
     def __init__(self, budget: Budget | None = None) -> None:
-        """`budget` is what all runs may spend that are given these limits, beside what each may by itself."""
+        """`budget` is what all runs may spend that are given these limits, beside what each may by itself. Raises
+        `DefinitionError` for what is no budget."""
+        if found := budget_problems(budget):
+            raise DefinitionError(*found)
         self.purse = None if budget is None else Purse(budget)
         self._kept: dict[Hashable, object] = {}
         self._opening: dict[Hashable, anyio.Lock] = {}
@@ -74,5 +80,7 @@ class Limits:
         return cast(T, self._kept[key])
 
     def statistics(self) -> tuple[LimitStatistics, ...]:
-        """What each watched thing looks like now, in the order in which they were first asked for."""
-        return tuple(kept.statistics() for kept in self._kept.values() if isinstance(kept, Watched))
+        """What each watched thing that has something to tell looks like now, in the order in which they were first
+        asked for."""
+        found = [kept.statistics() for kept in self._kept.values() if isinstance(kept, Watched)]
+        return tuple(each for each in found if each is not None)

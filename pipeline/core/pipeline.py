@@ -164,6 +164,7 @@ class Pipeline:
         listener: Listener | None = None,
         limits: Limits | None = None,
     ) -> AsyncGenerator[Run]:
+        _check_limits(limits)
         shared = None if limits is None else limits.purse
         if shared is not None and (found := unpayable(self.stage, shared.budget)):
             raise DefinitionError(*found)
@@ -206,6 +207,11 @@ class Pipeline:
             text = f"must be a count like 10, or a share from 0.0 to 1.0, got {most!r}"
             found.append(Problem(None, "max_failures", text))
         return tuple(found)
+
+
+def _check_limits(limits: object) -> None:
+    if limits is not None and not isinstance(limits, Limits):
+        raise TypeError(f"limits is {limits!r}; give Limits(), which is entered and left around the runs that share it")
 
 
 def _is_number(value: object) -> bool:

@@ -40,8 +40,9 @@ class Calling:
         object.__setattr__(self, "hedge", percentile(self.hedge, "hedge"))
         object.__setattr__(self, "fallback", self._models(self.fallback))
         cache = cast("object", self.cache)
-        if not isinstance(cache, bool | str) or cache == "":
-            raise DefinitionError(Problem(None, "cache", f"is {cache!r}", "give true, or the path of a file"))
+        if not isinstance(cache, bool | str) or (isinstance(cache, str) and not _is_path(cache)):
+            hint = "give true or false, or the path of a file, as ./calls.sqlite"
+            raise DefinitionError(Problem(None, "cache", f"is {cache!r}", hint))
         if self.timeout is not None:
             object.__setattr__(self, "timeout", seconds(self.timeout, "timeout"))
         if self.price is not None:
@@ -54,3 +55,8 @@ class Calling:
                 hint = "give models that resolve has made, or provider/model to resolve"
                 raise DefinitionError(Problem(None, "fallback", f"{model!r} is no model that can take over", hint))
         return cast("tuple[Resource[OpenModel], ...]", tuple(models))
+
+
+def _is_path(text: str) -> bool:
+    """Say whether `text` is meant as a path: a bare word would be `off` or `maybe`, and a file of that name."""
+    return "/" in text or "\\" in text or "." in text.strip(".")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pipeline.calls.answer import Answer
@@ -12,6 +12,7 @@ from pipeline.calls.call import Reply, Request
 from pipeline.calls.counts import counted, estimate, read_usage
 from pipeline.calls.errors import CallError
 from pipeline.calls.streamed import Pieces
+from pipeline.core.state import ToolCall
 from pipeline.core.usage import Cost, Usage
 from stages.models.refusals import Refusals
 
@@ -48,7 +49,7 @@ class Replies:
             finish_reason=answer.finish_reason,
             model=None if answer.model is None else clean(answer.model),
             request_id=self.refusals.request_id(headers),
-            tool_calls=tuple(replace(each, arguments=clean(each.arguments)) for each in answer.tool_calls),
+            tool_calls=tuple(ToolCall(*map(clean, (each.id, each.name, each.arguments))) for each in answer.tool_calls),
             flags=flags,
             headers=headers,
         )

@@ -97,3 +97,16 @@ def test_what_is_kept_and_what_is_raced_can_be_written_in_a_file() -> None:
     text = "version: 1\nmodels: {a: {use: sim/a, cache: true, hedge: p95}}\nstages: [{agent: x}]\n"
     assert loaded(text) == {"a": resolve("sim/a", cache=True, hedge="p95")}
     assert loaded(text.replace("true", "calls.sqlite")) == {"a": resolve("sim/a", cache="calls.sqlite", hedge="p95")}
+
+
+@pytest.mark.parametrize("word", ["off", "no", "maybe", "..", "''"])
+def test_a_bare_word_is_no_place_of_a_cache(word: str) -> None:
+    text = f"version: 1\nmodels: {{a: {{use: sim/a, cache: {word}}}}}\nstages: [{{agent: x, model: a}}]\n"
+    with pytest.raises(ConfigError, match="give true or false, or the path of a file"):
+        load_text(text)
+
+
+def test_an_option_that_is_a_mapping_can_be_set_without_being_there() -> None:
+    text = "version: 1\nmodels: {a: {use: sim/a}}\nstages: [{agent: x, model: a}]\n"
+    described = load_text(text, overrides=["models.a.price.input=1", "models.a.price.output=2"])
+    assert described.models == {"a": resolve("sim/a", price={"input": 1, "output": 2})}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import anyio
 import pytest
 
-from pipeline import Limits, Pipeline
+from pipeline import Budget, DefinitionError, Limits, Pipeline
 from pipeline.core.item import Item
 from pipeline.core.leaf import LeafStage
 from pipeline.core.ports import Resource
@@ -119,3 +119,14 @@ async def test_runs_that_are_given_the_same_limits_share_what_is_in_them() -> No
     async with pipe.open(["a"]) as one, pipe.open(["b"]) as other:
         assert one.opened(Meter()) is not other.opened(Meter())
         _ = [record async for record in one.results], [record async for record in other.results]
+
+
+def test_what_is_no_budget_is_refused_where_it_is_written() -> None:
+    with pytest.raises(DefinitionError, match=r"budget: is '5usd' \(give Budget\(usd=5.0\)"):
+        Limits("5usd")  # type: ignore[arg-type]
+    assert Limits(Budget(usd=5.0)).purse is not None
+
+
+async def test_what_are_no_limits_are_refused_when_a_run_opens() -> None:
+    with pytest.raises(TypeError, match=r"limits is 'x'; give Limits\(\)"):
+        await Pipeline(Counting("count")).collect(["a"], limits="x")  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
 """A server that quotes what it was sent, the key among it, in every place of an answer where words can stand.
 
-The last word of the prompt says in which place: one of `PLACES`.
+The last word of the user's last message says in which place: one of `PLACES`.
 """
 
 from __future__ import annotations
@@ -74,6 +74,13 @@ PLACES: Mapping[str, Quoting] = {
         message={"content": None, "tool_calls": [{"id": "SAID", "function": {"name": "SAID", "arguments": "SAID"}}]},
         finish_reason="tool_calls",
     ),
+    "stream-tool-call": _stream(
+        '{"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "id": "SAID", "function": {"name": "SAID",'
+        ' "arguments": "HALF"}}]}, "finish_reason": null}]}',
+        '{"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function": {"arguments": "REST"}}]},'
+        ' "finish_reason": "tool_calls"}]}',
+        "[DONE]",
+    ),
     "stream": _stream(_delta("you sent HALF"), _delta("REST, and SAID"), _delta("", '"stop"'), "[DONE]"),
     "stream-error": _stream(_delta("so far: SAID"), '{"error": {"message": "broke at SAID", "code": "SAID"}}'),
     "stream-garbage": _stream(_delta("so far: HALF"), "SAID is no JSON"),
@@ -98,7 +105,8 @@ async def _handle(client: anyio.abc.SocketStream) -> None:
         async with client:
             head, body = await _request(client)
             secrets = [line.partition(": ")[2] for line in head.split("\r\n") if _is_secret(line)]
-            place = json.loads(body)["messages"][-1]["content"].split()[-1]
+            asked = [each["content"] for each in json.loads(body)["messages"] if each["role"] == "user"]
+            place = asked[-1].split()[-1]
             await client.send(PLACES[place](" ".join(each.removeprefix("Bearer ") for each in secrets)))
     except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
         pass

@@ -236,3 +236,8 @@ def test_where_an_agent_runs_and_how_long_is_for_those_that_answer_by_themselves
         "stage 'a', timeout: is for agents that answer by themselves; this one asks a model, whose attempts have a time"
         " each (set it there, as resolve('provider/model', timeout=30); item_timeout is for all attempts)"
     )
+
+
+def test_a_flag_of_an_agent_is_true_or_false_and_not_a_word() -> None:
+    with pytest.raises(DefinitionError, match=r"stage 'a', stream: is 'no' \(give True or False\)"):
+        agent("a", model="sim/default", stream="no")  # type: ignore[arg-type]
