@@ -5,9 +5,11 @@ The key is named by its variable and never shown; servers quote it in their own 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import cast
 
 from pipeline.calls.errors import CallError
 from pipeline.calls.faults import Fault, fault_of_cause, fault_of_status
@@ -48,6 +50,10 @@ class Refusals:
     def of_cause(self, error: BaseException) -> CallError:
         """Class an error of the connection, or of the transport."""
         fault = fault_of_cause(error)
+        refused = _system_error(error) if fault.type == "connection" else None
+        if refused is not None:
+            said = f"no connection to {self.host}: {refused}; is it running, and is base_url right?"
+            return CallError(f"{self.model}: {said}", fault=fault.fault, type=fault.type)
         why = self.secrets.line(f"{type(error).__name__}: {_reason(error)}")
         said = f"its certificate is not trusted: {why}" if fault.type == "tls" else why
         return CallError(f"{self.model}: {self.host}: {said}", fault=fault.fault, type=fault.type)
@@ -96,6 +102,21 @@ def _wait(status: int, headers: Mapping[str, str]) -> float | None:
         return asked
     spent = [each for each in rates_announced(headers, now).values() if not each.remaining]
     return max((each.reset for each in spent if each.reset), default=None)
+
+
+def _system_error(error: BaseException) -> str | None:
+    """Return what the system said of a connection that could not be made, wherever in the chain of causes it stands."""
+    waiting: list[BaseException | None] = [error]
+    for _ in range(20):
+        here = waiting.pop(0) if waiting else None
+        if here is None:
+            continue
+        if isinstance(here, OSError) and here.errno:
+            return (os.strerror(here.errno) if here.errno > 0 else str(here.strerror)).lower()
+        if isinstance(here, BaseExceptionGroup):
+            waiting += cast("BaseExceptionGroup[BaseException]", here).exceptions
+        waiting += [here.__cause__, here.__context__]
+    return None
 
 
 def _reason(error: BaseException) -> str:

@@ -327,7 +327,8 @@ async def test_a_server_that_is_not_there_is_tried_again_and_named(free_tcp_port
         with pytest.raises(CallError) as caught:
             await chat.call(FakeVisit(), asked("anyone?"))
     assert (caught.value.type, caught.value.attempts) == ("connection", 2)
-    assert caught.value.message.startswith("ollama/qwen: 127.0.0.1: ConnectError")
+    said = f"no connection to 127.0.0.1:{free_tcp_port}: connection refused; is it running, and is base_url right?"
+    assert caught.value.message == f"ollama/qwen: {said} (after 2 attempts)"
 
 
 async def test_a_closed_run_makes_no_attempt(server: ChatServer) -> None:
