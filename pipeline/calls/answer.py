@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, cast
 
+from pipeline.calls.counts import read_usage
 from pipeline.calls.errors import CallError, FaultClass
 from pipeline.calls.server_errors import whole_text
 from pipeline.calls.strict_json import object_of
@@ -45,6 +47,20 @@ class Answer:
 NO_TERMS: Final = Terms()
 
 _BESIDE: Final = ("thinking", "reasoning", "reference")  #: parts of a message that are not what is said
+
+
+def answered(document: Mapping[str, object], said_in: Callable[[Mapping[str, object]], Said], terms: Terms) -> Answer:
+    """Return the answer that `said_in` finds in a document. Raises `CallError`, with the usage when it was given."""
+    counts, model = document.get("usage"), document.get("model")
+    usage = read_usage(counts)
+    try:
+        said = said_in(document)
+        text, finish = judged(said, usage, terms)
+    except CallError as error:
+        error.usage = usage or error.usage
+        raise
+    calls = said.calls if finish == "tool_calls" else ()
+    return Answer(text, finish, model if isinstance(model, str) else None, usage, calls, counts)
 
 
 def judged(said: Said, usage: Usage | None, terms: Terms) -> tuple[str, str | None]:

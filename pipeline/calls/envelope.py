@@ -9,9 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Final, cast
 
-from pipeline.calls.answer import NO_TERMS, Answer, Said, Terms, content_text, judged, kind, wrong
-from pipeline.calls.counts import read_usage
-from pipeline.calls.errors import CallError
+from pipeline.calls.answer import NO_TERMS, Answer, Said, Terms, answered, content_text, kind, wrong
 from pipeline.calls.server_errors import inner_error, whole_text
 from pipeline.core.state import ToolCall
 
@@ -35,16 +33,7 @@ def read_body(body: bytes) -> Mapping[str, object]:
 
 def read_answer(document: Mapping[str, object], terms: Terms = NO_TERMS) -> Answer:
     """Return the parts of an answer. Raises `CallError`, with the usage when the server gave it."""
-    counts, model = document.get("usage"), document.get("model")
-    usage = read_usage(counts)
-    try:
-        said = _said(_only_choice(document), terms)
-        text, finish = judged(said, usage, terms)
-    except CallError as error:
-        error.usage = usage or error.usage
-        raise
-    calls = said.calls if finish == "tool_calls" else ()
-    return Answer(text, finish, model if isinstance(model, str) else None, usage, calls, counts)
+    return answered(document, lambda whole: _said(_only_choice(whole), terms), terms)
 
 
 def read_call(id: object, name: object, arguments: object, place: int) -> ToolCall:

@@ -5,26 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import cast
 
-from pipeline.calls.answer import NO_TERMS, Answer, Said, Terms, judged, kind, wrong
-from pipeline.calls.counts import read_usage
+from pipeline.calls.answer import NO_TERMS, Answer, Said, Terms, answered, kind, wrong
 from pipeline.calls.envelope import read_call
-from pipeline.calls.errors import CallError
 from pipeline.calls.server_errors import inner_error
 from pipeline.core.state import ToolCall
 
 
 def read_response(document: Mapping[str, object], terms: Terms = NO_TERMS) -> Answer:
     """Return the parts of an answer. Raises `CallError`, with the usage when the server gave it."""
-    counts, model = document.get("usage"), document.get("model")
-    usage = read_usage(counts)
-    try:
-        said = _said(document)
-        text, finish = judged(said, usage, terms)
-    except CallError as error:
-        error.usage = usage or error.usage
-        raise
-    calls = said.calls if finish == "tool_calls" else ()
-    return Answer(text, finish, model if isinstance(model, str) else None, usage, calls, counts)
+    return answered(document, _said, terms)
 
 
 def _said(document: Mapping[str, object]) -> Said:

@@ -68,7 +68,13 @@ def sim(
         typer.Option("--model", metavar="NAME", help="In the list of models; any name is answered.  [repeatable]"),
     ] = None,
     seed: Annotated[
-        int | None, flag("--seed", metavar="N", parser=flags.a_count, help="Same seed, same answers (0).")
+        int | None,
+        flag(
+            "--seed",
+            metavar="N",
+            parser=flags.a_count,
+            help="Same seed, same answers of a new server (0).",
+        ),
     ] = None,
     latency: Annotated[
         str | None,
