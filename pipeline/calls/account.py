@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import anyio
-
 from pipeline.calls.call import Call, Reply, Request
 from pipeline.calls.errors import CallError
 from pipeline.core.usage import Cost, Usage
@@ -21,9 +19,10 @@ _GATEWAY = frozenset({502, 504, 524})
 class Account:
     """Charges the visit for each attempt: what the server counted, or one request when it counted nothing.
 
-    Asks `visit.admit_call()` first, so `CallsClosed` leaves without a charge. An attempt that is cancelled was sent,
-    and may be paid, so it counts as a request. What was put aside for the attempt is booked: what it did cost; nothing
-    when it was refused before a model had it; and all of it when nobody can say.
+    Asks `visit.admit_call()` first, so `CallsClosed` leaves without a charge. An attempt that is cancelled, or ends in
+    an error that is no `CallError`, was sent and may be paid, so it counts as a request. What was put aside for the
+    attempt is booked: what it did cost; nothing when it was refused before a model had it; and all of it when nobody
+    can say.
     """
 
     def __call__(self, call: Call, /) -> Call:
@@ -35,11 +34,8 @@ class Account:
                 request.visit.charge(error.usage, error.cost)
                 _book_failure(request, error)
                 raise
-            except anyio.get_cancelled_exc_class():
-                request.visit.charge(_ONE, None)
-                _book(request, _ONE, None, known=False)
-                raise
             except BaseException:
+                request.visit.charge(_ONE, None)
                 _book(request, _ONE, None, known=False)
                 raise
             request.visit.charge(reply.usage, reply.cost)

@@ -33,7 +33,7 @@ def _number(text: str | None) -> float | None:
 def _date(text: str | None, now: datetime) -> float | None:
     try:
         when = parsedate_to_datetime(text[:60]) if text else now
-    except ValueError:
+    except (ValueError, OverflowError):  # the second for numbers that no machine's integer holds
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)

@@ -111,8 +111,17 @@ def test_any_counts_are_believable_or_none(counts: object) -> None:
     assert usage is None or (usage.input_tokens >= 0 and usage.output_tokens >= 0)
 
 
+def dates() -> st.SearchStrategy[str]:
+    """Dates as servers write them, each number of any size."""
+    number = st.integers(0, 70) | st.integers(-(10**22), 10**22)
+    zone = st.sampled_from(["GMT", "UTC", "", "EST"]) | number.map(lambda each: f"{each:+05d}")
+    months = st.sampled_from(["Jan", "Feb", "Dec", "Foo"])
+    written = "Mon, {:02d} {} {:04d} {:02d}:{:02d}:{:02d} {}".format
+    return st.builds(written, number, months, st.integers(0, 9999) | number, number, number, number, zone)
+
+
 @given(
-    st.text(alphabet="0123456789.-+eE naif:,GMT", max_size=60) | st.text(max_size=60) | st.floats().map(str),
+    st.text(alphabet="0123456789.-+eE naif:,GMT", max_size=60) | dates() | st.text(max_size=60) | st.floats().map(str),
     st.sampled_from(["retry-after", "retry-after-ms"]),
 )
 def test_any_retry_after_is_a_finite_wait_or_none(text: str, header: str) -> None:
