@@ -19,10 +19,16 @@ _WRONG: Final = frozenset(
 
 
 class FirstCalls:
-    """How the first calls of one model went. One that goes otherwise ends the watch for good."""
+    """How the first calls of one open model went. One that goes otherwise ends the watch for good.
+
+    After it has stopped a run it begins anew: a model that others fall back to is open for several runs.
+    """
 
     def __init__(self) -> None:
         self._watching = True
+        self._begin()
+
+    def _begin(self) -> None:
         self._type: str | None = None
         self._calls = 0
         self._items: set[str] = set()
@@ -44,7 +50,10 @@ class FirstCalls:
         self._type = error.type
         self._calls += 1
         self._items.add(item_id)
-        return self._calls >= CALLS and len(self._items) >= ITEMS
+        if self._calls < CALLS or len(self._items) < ITEMS:
+            return False
+        self._begin()
+        return True
 
 
 @dataclass(frozen=True, slots=True)

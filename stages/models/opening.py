@@ -101,7 +101,7 @@ def _stack(definition: OpenAIModel, limits: Limits, tariff: Tariff) -> Stack:
     """Return the policies of a definition; what they share with other models of the account is in `limits`."""
     return Stack(
         observe=ObservedCall(definition.name),
-        detector=resilience.detector(definition, limits),
+        detector=resilience.detector(),
         retry=resilience.retry(definition, limits),
         hedge=resilience.hedge(definition, limits),
         breaker=resilience.breaker(definition, limits),

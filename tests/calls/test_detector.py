@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
@@ -10,6 +11,7 @@ from pipeline import Pipeline, RunStopped
 from pipeline.calls.call import Reply, Request
 from pipeline.calls.detector import Detector, FirstCalls
 from pipeline.calls.errors import CallError, FaultClass
+from pipeline.core.limits import Limits
 from stages import agent
 from tests.calls.asking import ask, failure, reply
 from tests.calls.flaky import Server, served
@@ -50,6 +52,16 @@ def test_only_what_is_wrong_as_a_whole_stops_a_run(type: str, fault: FaultClass,
 @pytest.mark.parametrize(("items", "stops"), [(1, False), (4, False), (5, True)])
 def test_the_calls_of_a_few_items_say_nothing_of_the_others(items: int, stops: bool) -> None:
     assert fails(FirstCalls(), 1000, items=items) == stops
+
+
+def test_after_it_has_stopped_a_run_the_watch_begins_anew() -> None:
+    first = FirstCalls()
+    assert [number for number in range(1, 31) if first.failed(str(number), failure("bad_request", "fail"))] == [
+        10,
+        20,
+        30,
+    ]
+    assert len(first._items) == 0
 
 
 def test_one_answer_ends_the_watch_for_good() -> None:
@@ -112,6 +124,18 @@ async def test_a_wrong_model_name_costs_a_few_requests_and_not_one_for_each_item
         await pipe.collect([f"p{number}" for number in range(1000)])
     assert caught.value.cause_kind == "refused"
     assert 10 <= server.requests <= 13
+
+
+@in_virtual_time
+async def test_a_run_that_was_stopped_says_nothing_about_the_next_one_within_the_same_limits() -> None:
+    wrong = Server(trouble=lambda now: 404)
+    server = Server(trouble=lambda now: 404 if server.requests == 1 else None)
+    async with Limits() as limits:
+        with pytest.raises(RunStopped):
+            await Pipeline(agent("ask", model=served(wrong))).collect([str(n) for n in range(50)], limits=limits)
+        pipe = Pipeline(agent("ask", model=served(server), concurrency=1))
+        records = await pipe.collect([str(n) for n in range(20)], limits=limits)
+    assert Counter(record.status for record in records) == {"failed": 1, "ok": 19}
 
 
 @in_virtual_time
