@@ -6,18 +6,20 @@ to a cap, errors of httpx2. The only door of aiohttp.
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager
-from types import SimpleNamespace
-from typing import Final
+from contextvars import ContextVar
+from functools import partial
+from math import inf
+from typing import TYPE_CHECKING, Final, Protocol
 
 import aiohttp
+import anyio.lowlevel
 import httpx2
 import yarl
 
-from stages.models.sockets import Sockets
+from stages.models.sockets import Sockets, no_descriptor
 from stages.models.streaming import is_stream, open_response, wants_stream
 from stages.models.transport import (
     KEPT,
@@ -28,6 +30,13 @@ from stages.models.transport import (
     too_large,
     whole_response,
 )
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
 
 #: The first that fits counts. What says nothing of how far it got is as bad as a broken answer: it may have been paid.
 _ERRORS: Final[tuple[tuple[type[Exception], type[httpx2.TransportError]], ...]] = (
@@ -48,7 +57,7 @@ _GONE: Final = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.
 
 
 class AiohttpTransport(httpx2.AsyncBaseTransport):
-    """Sends to the origin of `base_url` only. `sockets` is told when the process runs out of descriptors."""
+    """Sends to the origin of `base_url` only. Its idle connections are counted by `sockets`, which says how many."""
 
     def __init__(self, base_url: str, sockets: Sockets, max_answer: int = MAX_ANSWER) -> None:
         self._origin = Origin(base_url)
@@ -56,6 +65,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         self._max_answer = max_answer
         self._targets: dict[bytes, yarl.URL] = {}
         self._session: aiohttp.ClientSession | None = None
+        self._connector: Connector | None = None
         self._secure = httpx2.URL(base_url).scheme == "https"
         self.busy = 0  #: requests in flight
 
@@ -82,8 +92,10 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                 self._leave()
 
     async def aclose(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
+        session, connector = self._session, self._connector
+        self._session = self._connector = None
+        if session is not None and connector is not None:
+            self._sockets.pools.remove(connector)
             await session.close()
 
     def _leave(self) -> None:
@@ -91,16 +103,14 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
 
     def _open(self) -> aiohttp.ClientSession:
         tls = httpx2.create_ssl_context(trust_env=False) if self._secure else True
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT, ssl=tls)
-        connections = aiohttp.TraceConfig()
-        connections.on_connection_create_start.append(_is_new)
+        self._connector = Connector(self._sockets, limit=0, keepalive_timeout=KEPT, ssl=tls)
+        self._sockets.pools.append(self._connector)
         self._session = aiohttp.ClientSession(
-            connector=connector,
+            connector=self._connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            trace_configs=[connections],
         )
         return self._session
 
@@ -112,7 +122,9 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
 
     async def _sent(self, session: aiohttp.ClientSession, request: httpx2.Request) -> aiohttp.ClientResponse:
         timeout = request.extensions.get("timeout", {})
-        sending = _Sending(time.monotonic())
+        sending = _Sending()
+        _SENDING.set(sending)
+        started = time.monotonic()
         try:
             with _as_httpx():
                 return await session.request(
@@ -122,29 +134,88 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                     headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw],
                     allow_redirects=False,
                     timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout.get("connect")),
-                    trace_request_ctx=sending,
                 )
         except httpx2.TransportError as error:
-            cause = error.__cause__
-            if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
-                self._sockets.out_of_descriptors()
-            if not sending.new and isinstance(cause, _GONE) and time.monotonic() - sending.started < STALE:
+            if sending.used and isinstance(error.__cause__, _GONE) and time.monotonic() - started < STALE:
                 raise StaleConnection("the server had closed the connection, unused for a while") from error
             raise
 
 
 class _Sending:
-    """One request on its way. `new`: a connection was opened for it."""
+    """One request on its way. `used`: its connection was used before."""
 
-    __slots__ = ("new", "started")
+    __slots__ = ("used",)
 
-    def __init__(self, started: float) -> None:
-        self.started = started
-        self.new = False
+    def __init__(self) -> None:
+        self.used = False
 
 
-async def _is_new(session: aiohttp.ClientSession, context: SimpleNamespace, what: object) -> None:
-    context.trace_request_ctx.new = True
+#: of the task that sends; nothing else reaches from a request to the connector
+_SENDING: Final = ContextVar[_Sending]("sending")
+
+
+class Socket(Protocol):
+    """What is needed of a connection."""
+
+    def is_closing(self) -> bool: ...
+
+    def abort(self) -> None: ...
+
+
+class Connector(aiohttp.TCPConnector):
+    """Keeps `sockets`. aiohttp keeps the idle connections itself, uses the oldest first and closes them after a while;
+    here stands only which they are."""
+
+    def __init__(self, sockets: Sockets, *, limit: int, keepalive_timeout: float, ssl: SSLContext | bool) -> None:
+        super().__init__(limit=limit, keepalive_timeout=keepalive_timeout, ssl=ssl)  # pyright: ignore[reportUnknownMemberType]
+        self._sockets = sockets
+        self._unused: dict[Socket, float] = {}  #: and since when; the oldest first
+
+    @property
+    def idle(self) -> int:
+        return len(self._unused)
+
+    @property
+    def oldest(self) -> float:
+        """When the connection that is unused for longest was used last."""
+        self._forget_closed()
+        return next(iter(self._unused.values()), inf)
+
+    async def close_oldest(self) -> None:
+        socket = next(iter(self._unused))
+        del self._unused[socket]
+        socket.abort()
+        await anyio.lowlevel.checkpoint()  # the event loop frees the descriptor in its next turn
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> Connection:
+        connection = await super().connect(req, traces, timeout)
+        socket = connection.transport
+        if socket is not None:
+            _SENDING.get().used = self._unused.pop(socket, None) is not None
+            connection.add_callback(partial(self._left, socket))
+        return connection
+
+    async def _create_connection(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> ResponseHandler:
+        while True:
+            await self._sockets.make_room()
+            try:
+                return await super()._create_connection(req, traces, timeout)
+            except aiohttp.ClientConnectorError as error:
+                if not no_descriptor((error, error.os_error)):
+                    raise
+            await self._sockets.take_again()
+
+    def _left(self, socket: Socket) -> None:
+        self._unused[socket] = time.monotonic()
+        self._forget_closed()
+
+    def _forget_closed(self) -> None:
+        while self._unused and (socket := next(iter(self._unused))).is_closing():
+            del self._unused[socket]
 
 
 class _Parts(httpx2.AsyncByteStream):

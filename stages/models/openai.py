@@ -58,6 +58,7 @@ class OpenAIModel(Calling):
 
     def __post_init__(self) -> None:
         texts(base_url=self.base_url, api_key_env=self.api_key_env, organization=self.organization)
+        object.__setattr__(self, "base_url", self.base_url.rstrip("/"))  # it is part of what is shared
         headers = mapping(self.headers, "headers")
         texts(**{f"headers.{name}": value for name, value in headers.items()})
         object.__setattr__(self, "headers", MappingProxyType(dict(headers)))
@@ -86,10 +87,10 @@ class OpenAIModel(Calling):
 
     def open_within(self, limits: Limits) -> AbstractAsyncContextManager[OpenChat]:
         """Open the model for a run, sharing quotas and connections in `limits`. Raises as `open` does."""
-        from stages.models.transport import open_transport
+        from stages.models.transport import shared_transport
 
         sockets = sockets_of(limits)
-        return open_chat(self, self._key(), lambda: open_transport(self.base_url, sockets), limits, sockets=sockets)
+        return open_chat(self, self._key(), lambda: shared_transport(self.base_url, limits), limits, sockets=sockets)
 
     def tariff(self) -> Tariff:
         """What it costs: its own prices, or those of the installed list."""

@@ -1,24 +1,26 @@
 """A transport of single connections on a stack, for both event loops.
 
 The HTTP library's own pool does work in proportion to its connections for every request. Here a request takes the
-connection that was used last, or opens one; what lies unused at the bottom is closed. So a run keeps as many
-connections as it has requests in flight, and each request costs the same, however many there are.
+connection that was used last, or opens one; what lies unused at the bottom is closed after a while, or when any pool
+needs the room. So a run keeps as many connections as it has requests in flight, and each request costs the same,
+however many there are.
 """
 
 from __future__ import annotations
 
-import errno
 import ssl
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from typing import Final, cast
+from functools import partial
+from math import inf
+from typing import cast
 
 import anyio
 import httpcore2
 import httpx2
 
-from stages.models.sockets import Sockets
+from stages.models.sockets import Sockets, no_descriptor
 from stages.models.streaming import is_stream, open_response, wants_stream
 from stages.models.transport import (
     KEPT,
@@ -30,11 +32,9 @@ from stages.models.transport import (
     whole_response,
 )
 
-_NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
-
 
 class PooledTransport(httpx2.AsyncBaseTransport):
-    """Sends to the origin of `base_url` only. `sockets` is told when the process runs out of descriptors."""
+    """Sends to the origin of `base_url` only. Its idle connections are counted by `sockets`, which says how many."""
 
     def __init__(self, base_url: str, sockets: Sockets, max_answer: int = MAX_ANSWER) -> None:
         self._origin = Origin(base_url)
@@ -43,6 +43,7 @@ class PooledTransport(httpx2.AsyncBaseTransport):
         self._tls: ssl.SSLContext | None = None
         self._targets: dict[bytes, httpcore2.URL] = {}
         self._idle: deque[tuple[float, httpcore2.AsyncHTTPConnection]] = deque()  # used last at the right
+        sockets.pools.append(self)
         self.busy = 0  #: connections in use; changed without an await in between, so no lock
         self._closed = False
 
@@ -51,19 +52,26 @@ class PooledTransport(httpx2.AsyncBaseTransport):
         """Connections that wait to be used again."""
         return len(self._idle)
 
+    @property
+    def oldest(self) -> float:
+        """When the connection that is unused for longest was used last."""
+        return self._idle[0][0] if self._idle else inf
+
+    async def close_oldest(self) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._idle.popleft()[1].aclose()
+
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         self._origin.check(request.url)
-        core = self._core_request(request)
-        connection, used = await self._connection(core)
         self.busy += 1
-        handed_on = False
+        connection, handed_on = None, False
         try:
-            response = await self._sent(connection, core, used)
+            connection, response = await self._begun(self._core_request(request))
             headers = response.headers
             if wants_stream(request) and is_stream(response.status, httpx2.Headers(headers)):
                 handed_on = True
                 opened = httpx2.Response(response.status, headers=headers, stream=_Parts(response))
-                return open_response(opened, lambda: self._leave(connection))
+                return open_response(opened, partial(self._leave, connection))
             try:
                 body = await _whole(response, self._max_answer)
             finally:
@@ -75,6 +83,8 @@ class PooledTransport(httpx2.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         self._closed = True
+        if self in self._sockets.pools:
+            self._sockets.pools.remove(self)
         while self._idle:
             await self._idle.pop()[1].aclose()
 
@@ -89,40 +99,48 @@ class PooledTransport(httpx2.AsyncBaseTransport):
             request.method, target, headers=request.headers.raw, content=request.content, extensions=request.extensions
         )
 
-    async def _connection(self, request: httpcore2.Request) -> tuple[httpcore2.AsyncHTTPConnection, bool]:
-        """Return a connection that is ours from now on, and whether it was used before."""
-        if self._idle and self._idle[0][0] < time.monotonic() - KEPT:
-            await self._idle.popleft()[1].aclose()
-        while self._idle:
-            _, connection = self._idle.pop()
-            if not connection.has_expired():
-                return connection, True
-            await connection.aclose()  # the server has closed it, or is about to
+    async def _begun(self, request: httpcore2.Request) -> tuple[httpcore2.AsyncHTTPConnection, httpcore2.Response]:
+        """Send the request; return its answer when that begins, and the connection, which is ours from now on."""
+        await self._sockets.close_unused(time.monotonic() - KEPT)
+        while True:
+            while self._idle:
+                _, connection = self._idle.pop()
+                if not connection.has_expired():
+                    return connection, await self._sent(connection, request, used=True)
+                await connection.aclose()  # the server has closed it, or is about to
+            await self._sockets.make_room()
+            connection = self._opened(request)
+            try:
+                return connection, await self._sent(connection, request, used=False)
+            except httpx2.ConnectError as error:
+                if not no_descriptor(_causes(error)):
+                    raise
+            await self._sockets.take_again()
+
+    def _opened(self, request: httpcore2.Request) -> httpcore2.AsyncHTTPConnection:
         if self._tls is None and request.url.scheme == b"https":  # reading the trust store takes milliseconds
             self._tls = httpx2.create_ssl_context(trust_env=False)
-        return httpcore2.AsyncHTTPConnection(request.url.origin, ssl_context=self._tls, keepalive_expiry=KEPT), False
+        return httpcore2.AsyncHTTPConnection(request.url.origin, ssl_context=self._tls, keepalive_expiry=KEPT)
 
     async def _sent(
-        self, connection: httpcore2.AsyncHTTPConnection, request: httpcore2.Request, used: bool
+        self, connection: httpcore2.AsyncHTTPConnection, request: httpcore2.Request, *, used: bool
     ) -> httpcore2.Response:
         started = time.monotonic()
         try:
             return await connection.handle_async_request(request)
         except Exception as error:
-            if any(getattr(each, "errno", None) in _NO_DESCRIPTOR for each in _causes(error)):
-                self._sockets.out_of_descriptors()
             if used and time.monotonic() - started < STALE and _is_closed(error):
                 raise StaleConnection("the server had closed the connection, unused for a while") from error
             raise _as_httpx(error) from error
         except BaseException:
-            if not (connection.is_available() or connection.is_closed()):  # open, and cancelled before it was used
+            if not connection.is_closed():  # cancelled before it was used
                 with anyio.CancelScope(shield=True):
                     await connection.aclose()
             raise
 
-    def _leave(self, connection: httpcore2.AsyncHTTPConnection) -> None:
+    def _leave(self, connection: httpcore2.AsyncHTTPConnection | None) -> None:
         self.busy -= 1
-        if connection.is_available() and not self._closed:
+        if connection is not None and connection.is_available() and not self._closed:
             self._idle.append((time.monotonic(), connection))
 
 

@@ -6,12 +6,15 @@ command raises the soft limit when a pipeline may need more, see `pipeline.cli.d
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from math import inf
+from typing import Final, Protocol
 
 import anyio
 
@@ -21,6 +24,26 @@ from pipeline.core.ports import Visit
 
 RESERVE: Final = 64  #: descriptors left to the rest of the process: files, pipes, its event loop, its imports
 FEWEST: Final = 4  #: connections, however little is left
+MOMENT: Final = 0.25  #: seconds until it is tried again when others in the process have all descriptors
+RECOVERY: Final = 5.0  #: seconds without running out after which there may be an eighth more connections
+
+_NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
+
+
+class Pool(Protocol):
+    """Connections to one origin, those in use and those that wait to be used again."""
+
+    @property
+    def idle(self) -> int: ...
+
+    @property
+    def oldest(self) -> float:
+        """When the idle connection that is unused for longest was used last, by `time.monotonic`; inf if none is."""
+        ...
+
+    async def close_oldest(self) -> None:
+        """Close that one. Its descriptor is free afterwards."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +55,17 @@ class SocketStatistics:
     most: int | None
     descriptors: int | None  #: that the process may have open
     ran_out: int  #: how often there was none left for a connection
+    idle: int = 0
+
+    @property
+    def what(self) -> str:
+        return "a connection"
 
     def __str__(self) -> str:
+        idle = f", {self.idle} idle" if self.idle else ""
         if self.most is None:
-            return f"connections: {self.busy} in use"
-        line = f"connections: {self.busy}/{self.most} in use, {self.waiting} wait"
+            return f"connections: {self.busy} in use{idle}"
+        line = f"connections: {self.busy}/{self.most} in use{idle}, {self.waiting} wait"
         if self.waiting or self.ran_out:
             line += f"; {self.why()}"
         return line
@@ -51,13 +80,23 @@ class SocketStatistics:
 
 @dataclass(slots=True, eq=False)
 class Sockets:
-    """Counts the connections in use over all models of a run. Satisfies `ports.Hold`."""
+    """Counts the connections over all models of a run: those in use, and those of `pools` that are idle.
+
+    What is idle makes room for what is to be opened, whichever pool has it. Satisfies `ports.Hold`.
+    """
 
     descriptors: int | None  #: that the process may have open; None: no limit
     most: int | None  #: connections at once; shrinks when the process runs out of descriptors nevertheless
     busy: int = 0
     ran_out: int = 0
+    pools: list[Pool] = field(default_factory=list[Pool])
     _waiting: deque[anyio.Event] = field(default_factory=deque[anyio.Event])
+    _stuck: int = 0  #: calls that found no descriptor and let a moment pass
+    _first_most: float = inf
+    _grows_at: float = inf
+
+    def __post_init__(self) -> None:
+        self._first_most = inf if self.most is None else self.most
 
     @classmethod
     def of_process(cls) -> Sockets:
@@ -69,36 +108,95 @@ class Sockets:
     def full(self) -> bool:
         return self.most is not None and self.busy >= self.most
 
+    @property
+    def idle(self) -> int:
+        return sum(pool.idle for pool in self.pools)
+
     async def take(self, visit: Visit) -> None:
         """Count one more connection, as soon as there is room. First come, first served."""
         if self.full or self._waiting:
             mine = anyio.Event()
             self._waiting.append(mine)
-            try:
-                with visit.waiting(self):
-                    await mine.wait()
-            except BaseException:
-                if mine.is_set():  # the room that it was given goes to the next one
-                    self.give_back()
-                else:
-                    self._waiting.remove(mine)
-                raise
+            with visit.waiting(self):
+                await self._turn(mine)
         else:
             self.busy += 1
 
     def give_back(self) -> None:
         self.busy -= 1
+        if self.ran_out:
+            self._recover()
         while self._waiting and not self.full:
             self.busy += 1
             self._waiting.popleft().set()
 
-    def out_of_descriptors(self) -> None:
-        """A connection could not be opened for want of a descriptor: from now on fewer than are in use now."""
+    async def make_room(self) -> None:
+        """Close an idle connection if there would be too many with the one that its caller, who is counted, opens."""
+        if self.most is not None and self.busy + self.idle > self.most:
+            await self._close_oldest()
+
+    async def close_unused(self, since: float) -> None:
+        """Close what was not used since then, in all pools."""
+        for pool in self.pools:
+            while pool.oldest < since:
+                await pool.close_oldest()
+
+    async def take_again(self) -> None:
+        """Wait for room, before all who came later, because the process had no descriptor for a connection that there
+        was room for: there may be only so many as there are without it."""
         self.ran_out += 1
-        self.most = max(FEWEST, min(self.busy - 1, self.most or self.busy))
+        others = self.busy + self.idle - 1
+        self.most = max(FEWEST, others if self.most is None else min(others, self.most))
+        self._grows_at = anyio.current_time() + RECOVERY
+        if await self._close_oldest():
+            return
+        self.busy -= 1
+        try:
+            await self._turn_again()
+        except BaseException:
+            self.busy += 1  # its caller gives it back
+            raise
+
+    async def _turn_again(self) -> None:
+        if not self.full:  # others have the descriptors, and nobody tells when they are done with them
+            self._stuck += 1
+            try:
+                await anyio.sleep(MOMENT)
+            finally:
+                self._stuck -= 1
+        if self.full:
+            mine = anyio.Event()
+            self._waiting.appendleft(mine)
+            await self._turn(mine)
+        else:
+            self.busy += 1
+
+    async def _turn(self, mine: anyio.Event) -> None:
+        try:
+            await mine.wait()
+        except BaseException:
+            if mine.is_set():  # the room that it was given goes to the next one
+                self.give_back()
+            else:
+                self._waiting.remove(mine)
+            raise
+
+    async def _close_oldest(self) -> bool:
+        pool = min(self.pools, key=lambda pool: pool.oldest, default=None)
+        if pool is None or not pool.idle:
+            return False
+        await pool.close_oldest()
+        return True
+
+    def _recover(self) -> None:
+        now = anyio.current_time()
+        if self.most is not None and self.most < self._first_most and now >= self._grows_at:
+            self.most = int(min(self._first_most, self.most + max(1, self.most // 8)))
+            self._grows_at = now + RECOVERY
 
     def statistics(self) -> SocketStatistics:
-        return SocketStatistics(self.busy, len(self._waiting), self.most, self.descriptors, self.ran_out)
+        waiting = len(self._waiting) + self._stuck
+        return SocketStatistics(self.busy, waiting, self.most, self.descriptors, self.ran_out, self.idle)
 
     def __str__(self) -> str:
         return f"a connection ({self.statistics().why()})"
@@ -129,6 +227,27 @@ class WithinSockets:
 def sockets_of(limits: Limits) -> Sockets:
     """The count that all models of a run share."""
     return limits.shared("sockets", Sockets.of_process)
+
+
+def no_descriptor(errors: Iterable[BaseException]) -> bool:
+    """Say whether a connection failed because the process, or the machine, had no descriptor left for it.
+
+    Looking up a name needs one too, and does not say what it missed.
+    """
+    for error in errors:
+        if getattr(error, "errno", None) in _NO_DESCRIPTOR:
+            return True
+        if isinstance(error, socket.gaierror) and not _descriptor_left():
+            return True
+    return False
+
+
+def _descriptor_left() -> bool:
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno not in _NO_DESCRIPTOR
+    return True
 
 
 def soft_limit() -> int | None:

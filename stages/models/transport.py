@@ -7,14 +7,15 @@ use can be counted exactly. Errors are those of httpx2, whatever the transport i
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from importlib.util import find_spec
 from typing import Final
 
 import httpx2
 import sniffio
 
-from stages.models.sockets import Sockets
+from pipeline.core.limits import Limits
+from stages.models.sockets import Sockets, sockets_of
 
 MAX_ANSWER: Final = 16 * 1024 * 1024  #: bytes of one answer, after decoding
 KEPT: Final = 5.0  #: seconds for which an idle connection is used again; servers close theirs not much later
@@ -53,6 +54,54 @@ def open_transport(base_url: str, sockets: Sockets) -> httpx2.AsyncBaseTransport
     from stages.models.pools import PooledTransport
 
     return PooledTransport(base_url, sockets)
+
+
+class SharedTransport:
+    """The transport of one origin, for all models of a run: opened for the first that joins, closed by the last."""
+
+    def __init__(self, base_url: str, sockets: Sockets) -> None:
+        self._base_url = base_url
+        self._sockets = sockets
+        self._members = 0
+        self._transport: httpx2.AsyncBaseTransport | None = None
+
+    def join(self) -> httpx2.AsyncBaseTransport:
+        """Return a transport that leaves this one when it is closed."""
+        if self._transport is None:
+            self._transport = open_transport(self._base_url, self._sockets)
+        self._members += 1
+        return _Member(self._transport, self._leave)
+
+    async def _leave(self) -> None:
+        self._members -= 1
+        transport = self._transport
+        if not self._members and transport is not None:
+            self._transport = None
+            await transport.aclose()
+
+
+class _Member(httpx2.AsyncBaseTransport):
+    def __init__(self, transport: httpx2.AsyncBaseTransport, leave: Callable[[], Awaitable[None]]) -> None:
+        self._transport = transport
+        self._leave: Callable[[], Awaitable[None]] | None = leave
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        return await self._transport.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        leave, self._leave = self._leave, None
+        if leave is not None:
+            await leave()
+
+
+def shared_transport(base_url: str, limits: Limits) -> httpx2.AsyncBaseTransport:
+    """Return a transport over the connections that all models of these limits have to the origin of `base_url`.
+
+    The keys of models stay apart: they are in the headers of each request.
+    """
+    sockets = sockets_of(limits)
+    key = ("transport", *_parts(httpx2.URL(base_url)))
+    return limits.shared(key, lambda: SharedTransport(base_url, sockets)).join()
 
 
 class Origin:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
@@ -367,6 +369,59 @@ async def test_an_idle_connection_is_closed_after_a_while(opens: Opens, monkeypa
         assert server.opened == 2
         await made.aclose()
         await server.until_all_left()
+
+
+async def test_an_idle_connection_is_closed_when_any_pool_is_used_after_a_while(
+    opens: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "KEPT", -1.0)
+    monkeypatch.setattr(aiohttp_transport, "KEPT", 0.0)
+    sockets = Sockets(None, None)
+    async with raw_server(forever) as one, raw_server(forever) as two:
+        made = [opens(server.base_url, sockets) for server in (one, two)]
+        await asked(made[0], one)
+        await asked(made[1], two)
+        await one.until_all_left()
+        for each in made:
+            await each.aclose()
+
+
+async def test_a_new_connection_takes_the_room_of_an_idle_one_of_another_pool(opens: Opens) -> None:
+    sockets = Sockets(100, 1, busy=1)
+    async with raw_server(forever) as one, raw_server(forever) as two:
+        made = [opens(server.base_url, sockets) for server in (one, two)]
+        for _ in range(2):
+            await asked(made[0], one)
+        assert (one.opened, one.left, sockets.idle) == (1, 0, 1)
+        await asked(made[1], two)
+        await one.until_all_left()
+        assert (two.opened, two.left, sockets.idle) == (1, 0, 1)
+        await asked(made[0], one)
+        await two.until_all_left()
+        assert (one.opened, sockets.idle) == (2, 1)
+        for each in made:
+            await each.aclose()
+        assert sockets.pools == []
+
+
+async def test_a_process_without_a_descriptor_waits_for_one(opens: Opens, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first two connections fail for want of one, as in real life deep inside of what opens them."""
+    sockets, failed = Sockets(100, None, busy=1), 0
+    real = socket.socket.__init__
+
+    def init(self: socket.socket, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
+        nonlocal failed
+        if failed < 2 and fileno is None:
+            failed += 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        real(self, family, type, proto, fileno)
+
+    async with raw_server(forever) as server:
+        made = opens(server.base_url, sockets)
+        monkeypatch.setattr(socket.socket, "__init__", init)
+        assert (await asked(made, server)).content == b"{}"
+        await made.aclose()
+    assert (failed, sockets.ran_out, sockets.busy, server.opened) == (2, 2, 1, 1)
 
 
 async def test_each_event_loop_gets_the_fastest_transport_that_it_can_run(
