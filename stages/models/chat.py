@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, cast
 
@@ -11,6 +11,7 @@ import anyio
 from pipeline.calls.call import Reply, Request
 from pipeline.calls.envelope import read_body
 from pipeline.calls.errors import CallError
+from pipeline.calls.server_errors import whole_text
 from pipeline.core.codec import encode
 from pipeline.core.usage import Cost, Usage
 from stages.models.refusals import Refusals
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from stages.models.client import PlainClient
     from stages.models.openai import OpenAIModel
 
+_HALF: Final = rb"\ud"  #: how a half character begins in JSON, where nothing else has to be escaped so
 _STREAM: Final[Mapping[str, str]] = {"Accept": "text/event-stream"}
 
 
@@ -44,11 +46,12 @@ class ChatProvider:
 
     async def ask(self, request: Request) -> Reply:
         response = await self._sent(request)
+        headers = _headers(response)
         if not request.stream:
-            return self._reply(response, request)
+            return self._reply(response, headers, request)
         from stages.models.stream_reader import StreamReader
 
-        return await StreamReader(self.wire, self.replies, self.refusals).read(response, request)
+        return await StreamReader(self.wire, self.replies, self.refusals).read(response, headers, request)
 
     async def _sent(self, request: Request) -> httpx2.Response:
         """Send the request and return its 200. Raises `CallError` for everything else."""
@@ -57,12 +60,12 @@ class ChatProvider:
 
         from stages.models.transport import TransportRefusal
 
-        body, headers, started = self.wire.body(request), self.headers_of(request), anyio.current_time()
+        content, headers, started = _bytes(self.wire.body(request)), self.headers_of(request), anyio.current_time()
         try:
             if request.stream:
-                response = await self._opened(body, headers)
+                response = await self._opened(content, headers)
             else:
-                response = await self.client.send(self.wire.path, encode(body), headers)
+                response = await self.client.send(self.wire.path, content, headers)
         except openai.APIStatusError as error:
             raise self._refused(error.response, anyio.current_time() - started) from None
         except openai.APIConnectionError as error:
@@ -73,14 +76,14 @@ class ChatProvider:
             raise self._refused(response, anyio.current_time() - started)
         return response
 
-    async def _opened(self, body: Mapping[str, object], headers: Mapping[str, str]) -> httpx2.Response:
+    async def _opened(self, content: bytes, headers: Mapping[str, str]) -> httpx2.Response:
         """Send the request and return the answer while it still comes; one that is no stream has been read."""
         import httpx2
         import openai
 
         response: object = await self.client.post(
             self.wire.path,
-            body=body,
+            content=content,
             cast_to=httpx2.Response,
             options={"headers": {**headers, **_STREAM}},
             stream=True,
@@ -88,8 +91,7 @@ class ChatProvider:
         )
         return cast("httpx2.Response", response)
 
-    def _reply(self, response: httpx2.Response, request: Request) -> Reply:
-        headers = headers_of_response(response)
+    def _reply(self, response: httpx2.Response, headers: Mapping[str, str], request: Request) -> Reply:
         try:
             answer = self.wire.read(read_body(response.content), request)
         except CallError as error:
@@ -98,8 +100,24 @@ class ChatProvider:
         return self.replies.of(answer, request, headers)
 
     def _refused(self, response: httpx2.Response, waited: float) -> CallError:
-        return self.refusals.of_status(response.status_code, headers_of_response(response), response.content, waited)
+        return self.refusals.of_status(response.status_code, _headers(response), response.content, waited)
 
 
-def headers_of_response(response: httpx2.Response) -> Mapping[str, str]:
+def _headers(response: httpx2.Response) -> Mapping[str, str]:
     return {name.lower(): value for name, value in response.headers.items()}
+
+
+def _bytes(body: Mapping[str, object]) -> bytes:
+    """Return a body as it is sent: in place of half characters, which strict servers refuse, U+FFFD."""
+    content = encode(body)
+    return encode(_whole(body)) if _HALF in content else content
+
+
+def _whole(value: object) -> object:
+    if isinstance(value, str):
+        return whole_text(value)
+    if isinstance(value, Mapping):
+        return {_whole(key): _whole(each) for key, each in cast("Mapping[str, object]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_whole(each) for each in cast("Sequence[object]", value)]
+    return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -37,9 +37,11 @@ class StreamReader:
     replies: Replies
     refusals: Refusals
 
-    async def read(self, response: httpx2.Response, request: Request) -> Reply:
-        """Return the reply, and close the response whatever happens. Raises `CallError`."""
-        headers = {name.lower(): value for name, value in response.headers.items()}
+    async def read(self, response: httpx2.Response, headers: Mapping[str, str], request: Request) -> Reply:
+        """Return the reply, and close the response whatever happens. `headers` are the response's, in lower case.
+
+        Raises `CallError`.
+        """
         pieces, told = self.wire.pieces(), Told(request, self.refusals.secrets)
         try:
             rest = await self._fed(response, pieces, told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from contextlib import suppress
 
 import pytest
@@ -69,6 +70,22 @@ def test_a_stream_is_no_longer_than_its_limit() -> None:
         decoded(b"data: x\n\n", limit=8)
     assert (caught.value.type, caught.value.fault) == ("too_big", "fail")
     assert caught.value.message == "the answer is longer than 8 bytes"
+
+
+@pytest.mark.parametrize(
+    "part", [b"ab", b"data:\n", b"data: a\ndata: \xc3\xa9\n" * 20_000], ids=["line", "lines", "big"]
+)
+def test_what_is_kept_of_a_stream_takes_no_more_memory_than_its_bytes(part: bytes) -> None:
+    decoder, size = Decoder(1 << 20), 400_000
+    tracemalloc.start()
+    try:
+        for _ in range(size // len(part)):
+            assert list(decoder.feed(bytes(bytearray(part)))) == []  # a new object each time, as from a socket
+        kept, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1.5 * size
+    assert most < 10 * size
 
 
 pieces = st.sampled_from(

@@ -388,6 +388,19 @@ async def test_tools_and_what_came_of_them_go_over_the_wire(server: ChatServer) 
     assert seen.body["tools"] == [{"type": "function", "function": told}]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_half_a_character_is_sent_as_one_that_every_server_takes(server: ChatServer, stream: bool) -> None:
+    """A pair of halves is the character that it stands for, and a backslash of the prompt stays one."""
+    whole = "half \ufffd, pair \U0001f600, \\ud800"
+    events = Answer(body=sent(*answered("ok")), headers={"content-type": "text/event-stream"})
+    server.script(whole, events if stream else Answer("ok"))
+    async with opened(server, extra_body={"tags": ("\udfff", "ok")}) as chat:
+        reply = await chat.call(FakeVisit(), asked("half \ud800, pair \ud83d\ude00, \\ud800"), stream=stream)
+    (seen,) = server.seen(whole)
+    assert seen.body["tags"] == ["\ufffd", "ok"]
+    assert reply.text == "ok"
+
+
 @pytest.mark.parametrize(("option", "asked_for"), [(True, {"include_usage": True}), (False, None)])
 async def test_a_stream_is_asked_for_and_its_usage_where_that_is_known(
     server: ChatServer, option: bool, asked_for: object
