@@ -41,7 +41,9 @@ class CacheStatistics:
 
     def __str__(self) -> str:
         lost = f", {self.lost} could not be written" if self.lost else ""
-        return f"cache {self.path}: {self.hits} hits, {self.misses} misses, {self.stored} stored{lost}"
+        hits = "1 hit" if self.hits == 1 else f"{self.hits} hits"
+        misses = "1 miss" if self.misses == 1 else f"{self.misses} misses"
+        return f"cache {self.path}: {hits}, {misses}, {self.stored} stored{lost}"
 
 
 class Answers:

@@ -36,14 +36,16 @@ class Kept(Protocol):
 class Cached:
     """Answers from `kept` what was answered before; makes no attempt then, and costs nothing.
 
-    `body_of` writes the request as it would be sent; with `scope` (address, protocol), the stage's path and the number
-    of the call it is the key. Items with equal prompts share an answer; the votes of one item and the rounds of a loop
-    do not. Only whole good answers are kept: finished, flagged with nothing odd, and fitting the schema.
+    `body_of` writes the request as it would be sent; with `scope` (server, protocol, account, headers), the stage's
+    path and the number of the call it is the key. Items with equal prompts share an answer; the votes of one item and
+    the rounds of a loop do not. Only whole good answers are kept: finished, flagged with nothing odd, and fitting the
+    schema. When a call that others wait for fails, the first of them makes it; when its answer is not one to keep, each
+    makes its own.
     """
 
     kept: Kept
     flights: Flights
-    scope: tuple[str, ...]
+    scope: tuple[str | None, ...]
     body_of: Callable[[Request], object]
 
     def __call__(self, call: Call, /) -> Call:
@@ -57,7 +59,9 @@ class Cached:
                 if follower.answer is not None:
                     return _told(_read(follower.answer), request)
                 if follower.alone:
-                    return await call(request)
+                    reply = await call(request)
+                    await self._keep(key, _answer_of(reply, request))
+                    return reply
 
         return cached
 
@@ -85,18 +89,23 @@ class Cached:
                 self.flights.land(key, found)
                 return reply
             reply = await call(request)
-        except Exception:
-            self.flights.land(key, None)
-            raise
         except BaseException:
             self.flights.abandon(key)
             raise
-        answer = _write(reply) if _is_whole(reply, request) else None
+        answer = _answer_of(reply, request)
         self.flights.land(key, answer)
+        await self._keep(key, answer)
+        return reply
+
+    async def _keep(self, key: bytes, answer: str | None) -> None:
         if answer is not None:
             with anyio.CancelScope(shield=True):  # it is paid
                 await self.kept.put(key, answer)
-        return reply
+
+
+def _answer_of(reply: Reply, request: Request) -> str | None:
+    """What is kept of a reply, and told to others; None if it is not one to keep."""
+    return _write(reply) if _is_whole(reply, request) else None
 
 
 def _is_whole(reply: Reply, request: Request) -> bool:

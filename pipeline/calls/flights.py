@@ -33,27 +33,35 @@ class Flights:
         return follower
 
     def land(self, key: bytes, answer: str | None) -> None:
-        """The call in flight was answered, and all who wait have it; without an answer each makes its own call."""
+        """The call in flight was answered, and all who wait have it; if it is not for others, each makes its own."""
         del self._leaders[key]
         for follower in self._waiting.pop(key, ()):
             follower.answer, follower.alone = answer, answer is None
             follower.told.set()
 
     def abandon(self, key: bytes) -> None:
-        """The call in flight was cancelled: the first who waits makes it now, and the others wait for that one."""
+        """The call in flight failed or was cancelled: who waits first makes it now, and the others wait for that."""
         del self._leaders[key]
-        if waiting := self._waiting.get(key):
-            waiting.popleft().told.set()
+        self._call_next(key)
 
     def leave(self, key: bytes, follower: Follower) -> None:
         """Who waits does so no more. If it had just been told to make the call, the next one is."""
-        waiting = self._waiting.get(key)
-        if waiting is not None and follower in waiting:
-            waiting.remove(follower)
-        elif waiting and key not in self._leaders and follower.is_to_lead:
-            waiting.popleft().told.set()
-        if waiting is not None and not waiting:
+        waiting = self._waiting.get(key, ())
+        if follower in waiting:
+            self._remove(key, follower)
+        elif key not in self._leaders and follower.is_to_lead:
+            self._call_next(key)
+
+    def _call_next(self, key: bytes) -> None:
+        if waiting := self._waiting.get(key):
+            self._remove(key, waiting[0]).told.set()
+
+    def _remove(self, key: bytes, follower: Follower) -> Follower:
+        waiting = self._waiting[key]
+        waiting.remove(follower)
+        if not waiting:
             del self._waiting[key]
+        return follower
 
 
 class Follower:

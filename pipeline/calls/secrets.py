@@ -7,11 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-#: headers whose value is a secret by its name; those of other names may be ordinary words, which must stay readable
-_SECRET_NAME: Final = re.compile(r"auth|key|token|secret|cookie|passw|credential|signature", re.I)
+#: Headers whose value is a secret by its name; those of other names may be ordinary words, which must stay readable.
+#: Portkey is a gateway, whose name begins the names of all its headers.
+_SECRET_NAME: Final = re.compile(r"auth|(?<!port)key|token|secret|cookie|passw|credential|signature", re.I)
 
 SHOWN: Final = "[key]"
 SHORTEST: Final = 4  #: characters of a secret that can be told from an ordinary text
+
+
+def without_secrets(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers whose name does not say that they are secret, by lower-case name."""
+    return {name.lower(): value for name, value in headers.items() if not _SECRET_NAME.search(name)}
 
 
 @dataclass(frozen=True, slots=True)

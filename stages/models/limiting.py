@@ -51,6 +51,11 @@ def _turnstile(definition: OpenAIModel, limits: Limits) -> Turnstile:
     return turnstile
 
 
+def endpoint(definition: OpenAIModel) -> tuple[Hashable, ...]:
+    """What a server and an account at it are told apart by: where it is, and who pays."""
+    return definition.base_url, definition.api_key_env, definition.organization
+
+
 def _account(definition: OpenAIModel) -> tuple[Hashable, ...]:
-    """What an account is told apart by: what its server is asked, and who pays."""
-    return definition.base_url, definition.api_key_env, definition.organization, definition.model
+    """What a quota is told apart by: the account, and what its server is asked."""
+    return *endpoint(definition), definition.model

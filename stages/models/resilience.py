@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Hashable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -16,8 +17,10 @@ from pipeline.calls.hedge import Hedge, hedge_allowance
 from pipeline.calls.latencies import Latencies
 from pipeline.calls.retry import Retry
 from pipeline.calls.retry_budget import retry_budget
+from pipeline.calls.secrets import without_secrets
 from pipeline.core.limits import Limits
 from stages.models.endpoint import Endpoint
+from stages.models.limiting import endpoint
 
 if TYPE_CHECKING:
     from stages.models.openai import OpenAIModel
@@ -43,9 +46,9 @@ def breaker(definition: OpenAIModel, limits: Limits) -> Policy:
     return Breaker(circuit, definition.model, patient=not definition.fallback)
 
 
-def detector(definition: OpenAIModel, limits: Limits) -> Policy:
-    where, _ = _endpoint(definition)
-    return Detector(limits.shared(("first calls", *where, definition.model), FirstCalls))
+def detector() -> Policy:
+    """Not shared: what one run asked for wrongly says nothing of the next run, nor of other options for the model."""
+    return Detector(FirstCalls())
 
 
 def hedge(definition: OpenAIModel, limits: Limits) -> Policy | None:
@@ -69,7 +72,11 @@ async def fallback(definition: OpenAIModel, limits: Limits) -> Policy | None:
 async def cache(
     definition: OpenAIModel, limits: Limits, body_of: Callable[[Request], object], server: str
 ) -> Policy | None:
-    """Open the file that `definition` keeps its answers in; they depend on `server` too. Raises `ModelError`."""
+    """Open the file that `definition` keeps its answers in. Raises `ModelError`.
+
+    They depend on `server` too, on who pays, and on headers, by which gateways choose between servers; but not on
+    secrets, which change while all else stays.
+    """
     if definition.cache is False:
         return None
     from pipeline.calls.cache import open_cache, usual_place
@@ -79,7 +86,9 @@ async def cache(
     path = usual_place() if definition.cache is True else _place(definition.cache)
     kept = await limits.opened(("cache", path), lambda: open_cache(path))
     flights = limits.shared(("flights", path), Flights)
-    return Cached(kept, flights, (server, definition.api), body_of)
+    scope = (server, definition.api, definition.organization, definition.api_key_env)
+    headers = sorted(without_secrets(definition.headers).items())
+    return Cached(kept, flights, (*scope, *itertools.chain(*headers)), body_of)
 
 
 def _place(path: str) -> Path:
@@ -90,4 +99,4 @@ def _endpoint(definition: OpenAIModel) -> tuple[tuple[Hashable, ...], str]:
     """What an endpoint is told apart by, and its name: one server and account. Simulated models have one each."""
     if definition.provider == SIMULATED:
         return (definition,), definition.name
-    return (definition.base_url, definition.api_key_env), Endpoint.of(definition.base_url, keyed=False).host
+    return endpoint(definition), Endpoint.of(definition.base_url, keyed=False).host

@@ -166,8 +166,9 @@ async def test_equal_calls_at_the_same_time_are_made_once() -> None:
 
 
 @in_virtual_time
-async def test_when_the_call_that_is_waited_for_fails_each_makes_its_own() -> None:
-    policy, ends = cached(), Counter[str]()
+async def test_when_the_call_that_is_waited_for_fails_the_next_is_made_and_the_others_wait_for_that() -> None:
+    memory = Memory()
+    policy, ends = cached(memory), Counter[str]()
     call, made = counting(failure(), reply("yes"))
 
     async def one(number: int) -> None:
@@ -179,8 +180,33 @@ async def test_when_the_call_that_is_waited_for_fails_each_makes_its_own() -> No
     async with anyio.create_task_group() as tg:
         for number in range(5):
             tg.start_soon(one, number)
-    assert (ends, len(made)) == ({"connection": 1, "yes": 4}, 5)
-    assert anyio.current_time() == 2.0  # all four at once
+    assert (ends, len(made), len(memory.kept)) == ({"connection": 1, "yes": 4}, 2, 1)
+    assert anyio.current_time() == 2.0
+    assert (await policy(call)(saying("a", 9))).flags == ("cached",)
+
+
+@in_virtual_time
+async def test_when_its_answer_is_not_one_to_keep_each_makes_its_own_and_good_answers_are_kept() -> None:
+    memory = Memory()
+    policy = cached(memory)
+    call, made = counting(reply("cut", ("truncated",)), reply("yes"))
+    async with anyio.create_task_group() as tg:
+        for number in range(5):
+            tg.start_soon(policy(call), saying("a", number))
+    assert (len(made), anyio.current_time(), len(memory.kept)) == (5, 2.0, 1)  # all four at once
+
+
+def test_calls_that_are_given_up_one_after_the_other_leave_no_trace() -> None:
+    flights = Flights()
+    for number in range(100):
+        key = str(number).encode()
+        assert flights.lead(key, FakeVisit())
+        follower = flights.follow(key)
+        flights.abandon(key)  # the follower is told to lead, does so, and is given up too
+        assert follower.is_to_lead
+        assert flights.lead(key, FakeVisit())
+        flights.abandon(key)
+    assert (flights._leaders, flights._waiting) == ({}, {})
 
 
 @in_virtual_time
@@ -275,7 +301,7 @@ async def test_answers_are_there_when_the_file_is_opened_again(tmp_path: Path) -
         await answers.put(b"k", "täxt")
         await answers.put(b"k", "täxt 2")
         assert await answers.get(b"k") == "täxt 2"
-        assert str(answers.statistics()) == f"cache {path}: 1 hits, 1 misses, 2 stored"
+        assert str(answers.statistics()) == f"cache {path}: 1 hit, 1 miss, 2 stored"
     async with open_cache(path) as answers, open_cache(path) as same:
         await answers.put(b"l", "x")
         assert (await same.get(b"k"), await same.get(b"l")) == ("täxt 2", "x")
@@ -427,6 +453,28 @@ async def test_a_second_run_makes_no_request_and_says_so_in_its_records(tmp_path
     assert [record.cost for record in again] == [None] * 3
 
 
+async def test_who_pays_and_what_gateways_choose_by_have_answers_of_their_own_and_a_new_secret_has_not(
+    tmp_path: Path,
+) -> None:
+    server = Server(latency=lambda number: 0.0)
+    options: list[dict[str, Any]] = [
+        {},
+        {"organization": "one"},
+        {"organization": "two"},
+        {"api_key_env": "ANOTHER_KEY"},
+        {"headers": {"X-Provider": "one", "X-Api-Key": "first secret"}},
+        {"headers": {"x-provider": "one", "x-api-key": "second secret"}},
+        {"headers": {"X-Provider": "two"}},
+        {"headers": {"x-portkey-provider": "one"}},
+    ]
+    requests: list[int] = []
+    for each in options:
+        model = served(server, cache=str(tmp_path / "c"), **each)
+        await Pipeline(agent("ask", model=model)).collect(["a"])
+        requests.append(server.requests)
+    assert requests == [1, 2, 3, 4, 5, 5, 6, 7]
+
+
 async def test_the_votes_on_one_prompt_stay_independent(tmp_path: Path) -> None:
     server = Server(latency=lambda number: 0.0)
     asks = agent("ask", model=served(server, cache=str(tmp_path / "c")))
@@ -461,7 +509,7 @@ def test_a_cache_is_true_or_a_path(wrong: Any) -> None:
     if wrong is None:  # as every option that is left out
         assert resolve("sim/echo", cache=wrong).cache is False
         return
-    with pytest.raises(DefinitionError, match="give true, or the path of a file"):
+    with pytest.raises(DefinitionError, match="give true or false, or the path of a file"):
         resolve("sim/echo", cache=wrong)
 
 

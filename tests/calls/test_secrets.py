@@ -29,6 +29,8 @@ def test_the_longest_secret_is_replaced_first() -> None:
         ("X-Api-Key", True),
         ("cookie", True),
         ("X-Auth-Token", True),
+        ("x-portkey-virtual-key", True),
+        ("x-portkey-provider", False),
         ("X-Team", False),
         ("User-Agent", False),
     ],
