@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from pipeline.calls.call import Call, Reply, Request
+from pipeline.calls.call import Call, Reply, Request, Tries
 from pipeline.calls.circuit import Circuit, Ticket, Waiter
 from pipeline.calls.errors import CallError
 
@@ -63,8 +63,8 @@ class Breaker:
 
     async def _turn(self, request: Request) -> Ticket:
         """Wait for a ticket. The slot is in hand again before it is used, and whoever is cancelled passes it on."""
-        circuit, probes = self.circuit, 0 if request.tries is None else request.tries.probes
-        waiter = circuit.queue((probes, request.arrival), request.visit)
+        circuit, tries = self.circuit, request.tries or Tries()
+        waiter = circuit.queue((tries.probes + tries.doubtful, request.arrival), request.visit)
         try:
             async with request.visit.without_slot():
                 with request.visit.waiting(circuit):

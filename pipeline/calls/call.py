@@ -40,6 +40,7 @@ class Tries:
 
     made: int = 0
     probes: int = 0  #: those of them that asked an endpoint that was down whether it is back
+    doubtful: int = 0  #: those of them that failed and may have been paid
 
     def next(self) -> int:
         """Return the number of one more try."""

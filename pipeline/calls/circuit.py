@@ -8,6 +8,10 @@
     recovering -> closed     nobody waits any more
     recovering -> open       one fails again
 
+Patience is counted from when it opened, and ends with a probe that fails: after a minute for an endpoint that did
+answer; after a quarter of one for an endpoint that never did, so that a wrong address ends a run soon and a network
+that comes up late does not; after seconds when such a one is there and refuses connections.
+
 What an attempt says about the endpoint counts only in the phase in which it was let through: what was sent before the
 endpoint went down says nothing about it now.
 """
@@ -32,7 +36,11 @@ AGAIN: Final = 2  #: attempts of one call
 FIRST_PAUSE: Final = 1.0  #: seconds until the first probe
 LONGEST_PAUSE: Final = 30.0
 PATIENCE: Final = 60.0  #: seconds without an answer after which an endpoint that did answer counts as down
-FIRST_PATIENCE: Final = 3.0  #: the same of one that has never answered: a wrong address, a server that was not started
+
+#: The same of one that has never answered, which is more often a wrong address than a network that is away. It outlasts
+#: the attempts of one call, and a name service or a route that comes up a little later than the run.
+FIRST_PATIENCE: Final = 15.0
+REFUSED_PATIENCE: Final = 3.0  #: the same when its host is there and says that nobody listens
 FINAL_PAUSE: Final = 60.0  #: seconds after a final no until one call may see whether the account was put in order
 GROUP: Final = 2  #: calls in the first group that follows a probe which was answered
 
@@ -52,7 +60,8 @@ class Ticket:
 
 
 class Waiter:
-    """A call that waits for its turn: those that have probed least go first, then those that came first."""
+    """A call that waits for its turn: those that have probed least, and may have paid least often for nothing, go
+    first, then those that came first."""
 
     __slots__ = ("changed", "place", "ticket", "verdict", "visit")
 
@@ -79,10 +88,15 @@ class CircuitStatistics:
     trouble: str | None  #: the type of the last failure, if it is not closed
 
     def __str__(self) -> str:
-        past = f"; it went down {self.opened} times, {self.probes} probes" if self.opened else ""
+        past = f"it went down {_times(self.opened)}, {self.probes} {'probe' if self.probes == 1 else 'probes'}"
         if self.phase == "closed":
-            return f"endpoint {self.endpoint}: answers{past}"
-        return f"endpoint {self.endpoint}: {self.phase} ({self.trouble}), {self.waiting} calls wait{past}"
+            return f"endpoint {self.endpoint}: answers; {past}"
+        wait = "1 call waits" if self.waiting == 1 else f"{self.waiting} calls wait"
+        return f"endpoint {self.endpoint}: {self.phase} ({self.trouble}), {wait}; {past}"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 class Circuit:
@@ -223,7 +237,7 @@ class Circuit:
             self.phase = "closed"
 
     def failed(self, ticket: Ticket, error: CallError, now: float, attempt: int = 1, model: str = "") -> bool:
-        """The attempt of this number failed; return whether the endpoint is down, so that it was not its fault."""
+        """The attempt of this number failed; return whether the endpoint is down for all, and may come back."""
         if error.fault == "stop" and error.http_status == FORBIDDEN:
             self._alive(ticket, error, now)
             self._noes[model] = Trouble.of(error), now + FINAL_PAUSE
@@ -301,11 +315,16 @@ class Circuit:
     def _lose_patience(self, now: float) -> None:
         """After a probe failed: tell those who wait that there is no use, once the endpoint was away for too long."""
         away = now - self._since
-        if self._trouble is None or away < (PATIENCE if self.answered else FIRST_PATIENCE):
+        if self._trouble is None or away < self._patience(self._trouble):
             return
         self.down = True
         self._given_up = f"no answer for {away:.0f} s" if self.answered else "it has never answered"
         self._tell_all(self.given_up)
+
+    def _patience(self, trouble: Trouble) -> float:
+        if self.answered:
+            return PATIENCE
+        return REFUSED_PATIENCE if trouble.refused else FIRST_PATIENCE
 
     def _tell_all(self, verdict: Callable[[], CallError]) -> None:
         waiting, self._waiters = self._waiters, []
@@ -315,7 +334,10 @@ class Circuit:
 
     # -- shown --------------------------------------------------------------------------------------------------
 
-    def statistics(self) -> CircuitStatistics:
+    def statistics(self) -> CircuitStatistics | None:
+        """None while it has never gone down."""
+        if not self._opened:
+            return None
         trouble = self._trouble.type if self._trouble is not None else None
         return CircuitStatistics(self.endpoint, self.phase, self._opened, self._probes, len(self._waiters), trouble)
 

@@ -50,7 +50,7 @@ class CallError(ItemError):
         self.retry_after = retry_after  #: seconds the server asked us to wait
         self.usage = usage or Usage(requests=1)  #: of the attempt that failed
         self.cost = cost
-        self.excused = False  #: the endpoint was down for all, so this attempt does not count against its call
+        self.excused = False  #: the endpoint was down for all; if nothing was paid, the attempt does not count
         self.headers = headers  #: of the answer that failed, lower-case names; what a quota learns from
         self.answer = answer  #: what the model said, when that is what was wrong
 

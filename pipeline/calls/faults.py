@@ -7,7 +7,7 @@ no HTTP package and any transport's errors are classed alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.calls.errors import FaultClass
@@ -100,6 +100,11 @@ def fault_of_cause(error: BaseException) -> Fault:
     return (untrusted or found or [Fault("ambiguous", "connection")])[0]
 
 
+def is_refused(error: BaseException) -> bool:
+    """Whether a host was found and says that nobody listens there."""
+    return "ConnectionRefusedError" in _class_names(error)
+
+
 def _of_code(status: int, code: str | None, error_type: str | None, message: str) -> Fault | None:
     for word in (code, error_type):
         if word in NO_MONEY:
@@ -132,5 +137,6 @@ def _class_names(error: BaseException) -> Iterator[str]:
     here: BaseException | None = error
     while here is not None and id(here) not in seen:
         seen.add(id(here))
-        yield from (each.__name__ for each in type(here).__mro__)
+        parts: Sequence[BaseException] = getattr(here, "exceptions", ())  # of a group: one for each address, say
+        yield from (each.__name__ for one in (here, *parts) for each in type(one).__mro__)
         here = here.__cause__ or here.__context__

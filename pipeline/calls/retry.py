@@ -26,7 +26,8 @@ class Retry:
     `ambiguous` times more, no matter how many attempts are left. The stage's slot is given back during the wait.
 
     `budget` is shared by all calls of an endpoint; when it is used up a call ends with its first failure. Attempts that
-    found their endpoint down are excused: the breaker makes the call wait, and this one asks again when it may.
+    found their endpoint down, and surely cost nothing, are excused: the breaker makes the call wait, and this one asks
+    again when it may. With `attempts` 1 nothing is: a call is one request.
     """
 
     attempts: int = 4
@@ -46,11 +47,13 @@ class Retry:
                 try:
                     reply = await call(attempt)
                 except CallError as error:
-                    if error.excused and excused < EXCUSED:
+                    if error.excused and error.fault == "retry" and self.attempts > 1 and excused < EXCUSED:
                         excused += 1
                         continue
                     rounds += 1
-                    doubtful += error.fault == "ambiguous"
+                    if error.fault == "ambiguous":
+                        doubtful += 1
+                        tries.doubtful += 1
                     wait = self.wait_before_next(error, attempt, rounds, doubtful, anyio.current_time())
                 else:
                     return replace(reply, attempts=tries.made)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pipeline.calls.errors import CallError, FaultClass
+from pipeline.calls.faults import is_refused
 from pipeline.core.usage import NO_USAGE
 
 #: what a dead endpoint looks like, and how much each counts. Who stands before a dead server often says that it is
@@ -29,10 +30,11 @@ class Trouble:
     type: str
     http_status: int | None
     request_id: str | None
+    refused: bool = False  #: the host is there, and nobody listens
 
     @classmethod
     def of(cls, error: CallError) -> Trouble:
-        return cls(error.message, error.type, error.http_status, error.request_id)
+        return cls(error.message, error.type, error.http_status, error.request_id, is_refused(error))
 
     def again(self, fault: FaultClass, why: str, type: str | None = None) -> CallError:
         """The same trouble as the error of a call that made no attempt of its own."""

@@ -232,15 +232,59 @@ def test_an_answer_from_before_a_final_no_does_not_lift_it() -> None:
 
 
 def test_a_circuit_is_shown_as_one_line() -> None:
-    circuit = answering()
-    assert str(circuit.statistics()) == "endpoint there: answers"
+    circuit = opened()
+    waiter = circuit.queue((0, 0), FakeVisit())
+    assert str(circuit.statistics()) == "endpoint there: open (connection), 1 call waits; it went down once, 0 probes"
+    circuit.call_next(1.0)
+    for number in range(2):
+        circuit.queue((0, number), FakeVisit())
+    assert str(circuit.statistics()) == "endpoint there: probing (connection), 2 calls wait; it went down once, 1 probe"
+    circuit.succeeded(tickets_of(circuit, waiter), 1.0)
+    assert str(circuit.statistics()) == "endpoint there: answers; it went down once, 1 probe"
     opened(circuit=circuit)
-    circuit.queue((0, 0), FakeVisit())
-    assert str(circuit.statistics()) == (
-        "endpoint there: open (connection), 1 calls wait; it went down 1 times, 0 probes"
-    )
+    assert str(circuit.statistics()).endswith("; it went down 2 times, 1 probe")
     assert str(circuit) == "the endpoint there, which is down, to answer again"
     assert circuit.holders() == ()
+
+
+def test_an_endpoint_that_always_answered_is_not_shown() -> None:
+    circuit = answering()
+    circuit.failed(entered(circuit), failure(), 0.0)
+    assert circuit.statistics() is None
+
+
+def given_up_after(circuit: Circuit, error: CallError) -> float:
+    """The seconds for which whoever waits for `circuit` does so when every probe ends in `error`."""
+    for _ in range(10):
+        circuit.failed(entered(circuit), error, 0.0)
+    now = 0.0
+    while not circuit.down:
+        now = circuit.probe_at
+        circuit.failed(entered(circuit, now), error, now)
+    return now
+
+
+def refused(kind: Callable[[], BaseException]) -> CallError:
+    error = failure()
+    error.__cause__ = OSError("all attempts failed")
+    error.__cause__.__cause__ = kind()
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        (failure(), 15.0),
+        (refused(lambda: OSError("no such name")), 15.0),
+        (refused(lambda: ConnectionRefusedError()), 3.0),
+        (refused(lambda: ExceptionGroup("", [OSError("no route"), ConnectionRefusedError()])), 3.0),
+    ],
+)
+def test_one_that_never_answered_is_given_up_soon_and_sooner_when_its_host_refuses(
+    error: CallError, seconds: float
+) -> None:
+    assert given_up_after(Circuit("there"), error) == seconds
+    assert given_up_after(answering(), error) == 61.0
 
 
 # -- the policy ------------------------------------------------------------------------------------------------------
@@ -281,6 +325,23 @@ async def test_calls_wait_in_their_order_until_a_probe_is_answered_and_use_up_no
     assert len(made) == 12 + len(probes)
     assert sorted(done, key=int) == [str(number) for number in range(12)]
     assert anyio.current_time() == 35.0  # the probe at 31, then 2, 4 and the other 5
+
+
+@in_virtual_time
+async def test_what_may_have_been_paid_is_asked_once_more_and_those_go_first_whose_last_attempt_it_is_not() -> None:
+    call, made = dead_until(1e9, lambda: failure("disconnected", "ambiguous"))
+    breaker, ends = Breaker(opened()), list[tuple[str, float, int | None]]()
+
+    async def one(number: int, doubtful: int) -> None:
+        request = replace(ask(number), tries=Tries(made=doubtful, doubtful=doubtful))
+        with pytest.raises(CallError) as caught:
+            await wrapped(call, [replace(STEADY, ambiguous=1 - doubtful), breaker])(request)
+        ends.append((request.visit.item_id, anyio.current_time(), caught.value.attempts))
+
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(one, 1, 1)
+        tg.start_soon(one, 2, 0)
+    assert (made, ends) == ([1.0, 3.0, 7.0], [("1", 3.0, 2), ("2", 7.0, 2)])
 
 
 @in_virtual_time
@@ -328,7 +389,7 @@ async def test_one_that_never_answered_is_given_up_soon() -> None:
     call, made = dead_until(1e9)
     with pytest.raises(CallError, match="it has never answered"):
         await wrapped(call, [STEADY, Breaker(opened(circuit=Circuit("there")))])(ask())
-    assert made == [1.0, 3.0]
+    assert made == [1.0, 3.0, 7.0, 15.0]
 
 
 @in_virtual_time

@@ -166,8 +166,8 @@ async def test_a_wait_that_is_not_begun_takes_nothing_from_the_others() -> None:
     assert budget.taken == 0
 
 
-def excused() -> CallError:
-    made = error()
+def excused(fault: FaultClass = "retry") -> CallError:
+    made = error(fault)
     made.excused = True
     return made
 
@@ -177,6 +177,21 @@ async def test_attempts_that_found_their_endpoint_down_do_not_count() -> None:
     visit = FakeVisit()
     answer = await FAST(call)(request(visit))
     assert (answer.attempts, seen, visit.given_back) == (12, list(range(1, 13)), 3)
+
+
+async def test_what_may_have_been_paid_counts_also_when_the_endpoint_was_down() -> None:
+    call, seen = scripted(*[excused("ambiguous") for _ in range(12)], reply())
+    with pytest.raises(CallError, match="after 2 attempts"):
+        await FAST(call)(request())
+    assert seen == [1, 2]
+
+
+@pytest.mark.parametrize("fault", ["retry", "ambiguous"])
+async def test_a_call_of_one_attempt_is_one_request_also_when_the_endpoint_was_down(fault: FaultClass) -> None:
+    call, seen = scripted(excused(fault), reply())
+    with pytest.raises(CallError) as caught:
+        await replace(FAST, attempts=1)(call)(request())
+    assert (seen, caught.value.attempts) == ([1], 1)
 
 
 async def test_but_only_so_many_of_them() -> None:
@@ -214,6 +229,10 @@ NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
         ({"retry-after": "Thu, 01 Jan 2026 12:00:30"}, 30.0),
         ({"retry-after": "Thu, 01 Jan 2026 11:00:00 GMT"}, None),
         ({"retry-after": "Thu, 99 Foo 2026 11:00:00 GMT"}, None),
+        ({"retry-after": "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"}, None),
+        ({"retry-after": "Mon, 99999999999999999999 Jan 2030 00:00:00 GMT"}, None),
+        ({"retry-after": "Mon, 01 Jan 2030 99999999999999999999:00:00 GMT"}, None),
+        ({"retry-after": "Mon, 01 Jan 2030 00:00:00 +99999999999999999"}, None),
         ({"retry-after": "später"}, None),
         ({"retry-after": ""}, None),
     ],
@@ -233,6 +252,21 @@ async def test_each_attempt_is_admitted_and_charged() -> None:
         (Usage(5, 5, requests=1), Cost(1.0, "list")),
         (Usage(3, 1, requests=1), Cost(0.5, "list")),
     ]
+
+
+async def test_an_attempt_that_ends_in_any_other_error_is_charged_as_a_request_and_booked_as_unknown() -> None:
+    booked: list[tuple[Usage, Cost | None, bool]] = []
+
+    class Put:
+        def book(self, usage: Usage, cost: Cost | None, *, known: bool) -> None:
+            booked.append((usage, cost, known))
+
+    call, _ = scripted(OverflowError("bug"))
+    visit = FakeVisit()
+    with pytest.raises(OverflowError):
+        await wrapped(call, [FAST, Account()])(replace(request(visit), reservation=Put()))
+    assert (visit.admitted, visit.charges) == (1, [(Usage(requests=1), None)])
+    assert booked == [(Usage(requests=1), None, False)]
 
 
 async def test_a_run_that_closes_between_attempts_makes_no_other_one() -> None:
