@@ -15,7 +15,7 @@ class AllowanceStatistics:
     refused: int
 
     def __str__(self) -> str:
-        refused = f", {self.refused} more were refused" if self.refused else ""
+        refused = f", {self.refused} more {'was' if self.refused == 1 else 'were'} refused" if self.refused else ""
         return f"{self.what}: {self.taken}, at most {self.share:.0%} of calls{refused}"
 
 
@@ -43,5 +43,13 @@ class Allowance:
         self.taken += 1
         return True
 
-    def statistics(self) -> AllowanceStatistics:
+    def give_back(self) -> None:
+        """What was taken was not needed."""
+        self.left = min(self.burst, self.left + 1.0)
+        self.taken -= 1
+
+    def statistics(self) -> AllowanceStatistics | None:
+        """None while none was asked for."""
+        if not self.taken and not self.refused:
+            return None
         return AllowanceStatistics(self.what, self.share, self.taken, self.refused)

@@ -27,7 +27,7 @@ from pipeline.core.budget import Budget, BudgetSpent, amount_text
 from pipeline.core.errors import ItemError
 from pipeline.core.ports import Visit
 from pipeline.core.purse import DIMENSIONS, PICOS, Amount, Claim, Purse, picos
-from pipeline.core.usage import Cost, Usage
+from pipeline.core.usage import NO_USAGE, Cost, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,8 @@ class Reserve:
     def _spent(self, claim: Claim, visit: Visit) -> ItemError:
         purse = claim.refused
         if purse is None:
-            return CallError("the budget has nothing to spare for a second attempt", fault="retry", type="budget")
+            said = "the budget has nothing to spare for a second attempt"
+            return CallError(said, fault="retry", type="budget", usage=NO_USAGE)
         needs = f"stage {visit.stage!r} may need {_needed(purse, claim.amount)} for"
         if Purse(purse.budget).short_of(claim.amount):
             words = (

@@ -9,10 +9,13 @@ import anyio
 
 from pipeline.calls.allowance import Allowance
 from pipeline.calls.call import Call, Reply, Request, Tries
+from pipeline.calls.errors import CallError
 from pipeline.calls.latencies import Latencies
+from pipeline.core.errors import CallsClosed
 
 SHARE: Final = 0.06  #: of all calls: enough for the slowest twentieth, which p95 finds, also when it is a little more
 BURST: Final = 10.0
+_NOT_SENT: Final = (CallError, CallsClosed)  #: what policies say before an attempt goes out
 
 
 def hedge_allowance(model: str) -> Allowance:
@@ -27,7 +30,8 @@ class Hedge:
     Only while the stage has a free slot and `allowance` something left; never for a call that streams, whose pieces
     have been told already. The first answer wins and cancels the other attempt, which is charged as any cancelled one.
     An attempt that fails leaves it to the other; when both fail, the first failure is the call's. One that fails before
-    there is a second one is none of this policy's business.
+    there is a second one is none of this policy's business. A second one that never goes out, because the first has
+    ended or something it needs is not to be had, counts as none.
     """
 
     share: float
@@ -75,9 +79,9 @@ class Race:
         self._call = call
         self._request = request
         self._first = _Leg(second=False)
+        self._second = _Leg(second=True)
         self.over = anyio.Event()  #: there is an answer, or nobody is left who might give one
         self._running = 1
-        self._two = False
         self._reply: Reply | None = None
         self._error: Exception | None = None
 
@@ -86,7 +90,8 @@ class Race:
         if self._reply is None:
             assert self._error is not None
             raise self._error
-        return replace(self._reply, flags=(*self._reply.flags, "hedged")) if self._two else self._reply
+        raced = self._second.at is not None
+        return replace(self._reply, flags=(*self._reply.flags, "hedged")) if raced else self._reply
 
     async def run_first(self) -> None:
         await self._run(self._first, self._request)
@@ -112,13 +117,17 @@ class Race:
         return (now if self._first.at is None else self._first.at) + late
 
     async def run_second(self) -> None:
-        """Make a second attempt, if there may be one."""
+        """Make a second attempt, if there may be one. Its number is this policy's to give back, and nobody else's."""
         with self._request.visit.spare_slot() as free:
             if free and self._hedge.allowance.take():
-                self._two = True
                 self._running += 1
                 tries = self._request.tries or Tries(made=self._request.attempt)
-                await self._run(_Leg(second=True), replace(self._request, attempt=tries.next()))
+                try:
+                    await self._run(self._second, replace(self._request, attempt=tries.next(), tries=None))
+                finally:
+                    if self._second.at is None:
+                        tries.give_back()
+                        self._hedge.allowance.give_back()
 
     async def _run(self, leg: _Leg, request: Request) -> None:
         answered = False
@@ -128,7 +137,7 @@ class Race:
             if self._reply is None:
                 self._reply = reply
         except Exception as error:
-            if self._error is None:
+            if self._error is None and not (leg.second and leg.at is None and isinstance(error, _NOT_SENT)):
                 self._error = error
         finally:
             self._learn(leg, answered)

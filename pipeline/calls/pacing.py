@@ -23,7 +23,12 @@ class Pacing:
         turnstile = self.turnstile
 
         async def paced(request: Request) -> Reply:
-            ticket = await turnstile.enter(request)
+            try:
+                ticket = await turnstile.enter(request)
+            except CallError:
+                if request.tries is not None:
+                    request.tries.give_back()
+                raise
             try:
                 reply = await call(request)
             except CallError as error:

@@ -155,6 +155,51 @@ async def test_waiting_before_an_attempt_is_sent_is_no_slowness() -> None:
     assert sent == [(1, 50.0)]
 
 
+def unsent(inner: Call) -> Call:
+    """Second legs find that something which they need is not to be had."""
+
+    async def held_back(request: Request) -> Reply:
+        if request.leg is not None and request.leg.second:
+            raise failure("budget")
+        return await inner(request)
+
+    return held_back
+
+
+def waiting(inner: Call) -> Call:
+    """Second legs wait longer than first ones take."""
+
+    async def held_back(request: Request) -> Reply:
+        if request.leg is not None and request.leg.second:
+            await anyio.sleep(50.0)
+        return await inner(request)
+
+    return held_back
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("hold_back", [unsent, waiting])
+@pytest.mark.parametrize(
+    ("outcome", "said"), [(reply("first"), "first"), (failure("its own"), "it said its own")], ids=["ok", "fails"]
+)
+def test_a_second_attempt_that_is_never_sent_counts_as_none(
+    backend: str, hold_back: Callable[[Call], Call], outcome: Reply | Exception, said: str
+) -> None:
+    @in_virtual_time
+    async def race() -> None:
+        call, sent = taking((10.0, outcome), (1.0, reply("second")))
+        hedge, visit = learned(), FakeVisit()
+        asked = wrapped(call, [Retry(attempts=1), hedge, hold_back, Account(), ObservedAttempt("m")])
+        if hold_back is waiting and isinstance(outcome, Exception):  # whose time comes when the first has failed
+            assert await outcome_of(asked, ask(visit=visit)) == ("second", ("hedged",), 2)
+            return
+        assert await outcome_of(asked, ask(visit=visit)) == (said, (), 1)
+        assert (sent, anyio.current_time(), visit.requests) == ([(1, 0.0)], 10.0, 1)
+        assert (hedge.allowance.left, hedge.allowance.statistics()) == (hedge.allowance.burst, None)
+
+    race(backend)
+
+
 @in_virtual_time
 async def test_what_is_no_call_error_ends_the_race_like_a_failure() -> None:
     call, _ = taking((5.0, ValueError("bug")), (1.0, ValueError("another")))
@@ -238,3 +283,12 @@ def test_an_allowance_is_a_share_of_calls_and_a_few_more() -> None:
         3.0,
         "retries: 4, at most 10% of calls, 2 more were refused",
     )
+
+
+def test_an_allowance_is_shown_when_somebody_asked_for_it_and_what_was_not_needed_comes_back() -> None:
+    allowance = Allowance("retries", 0.1, 1.0)
+    assert allowance.statistics() is None
+    assert [allowance.take(), allowance.take()] == [True, False]
+    assert str(allowance.statistics()) == "retries: 1, at most 10% of calls, 1 more was refused"
+    allowance.give_back()
+    assert (allowance.left, allowance.taken) == (1.0, 0)

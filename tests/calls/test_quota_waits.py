@@ -139,6 +139,9 @@ async def test_calls_are_parked_when_a_pause_is_longer_than_anybody_waits() -> N
         await call(request(1))
     assert (caught.value.fault, caught.value.usage.requests, anyio.current_time()) == ("park", 0, 0.0)
     assert turnstile.quota.sent == 1
+    with pytest.raises(CallError) as caught:
+        await Retry()(call)(request(2))
+    assert caught.value.attempts == 0
 
 
 @in_virtual_time
