@@ -95,11 +95,13 @@ class Rounds:
         """What the model is told of one call. Raises what ends the visit."""
         tool = self.tools.get(call.name)
         if tool is None:
+            visit.remark("tool_failed")
             near = suggestion(call.name, self.tools) or f"there are: {join_names(list(self.tools))}"
             return f"error: there is no tool {call.name[:64]!r} ({near})"
         try:
             given = tool.arguments.read(call.arguments)
         except SchemaError as error:
+            visit.remark("tool_failed")
             return tool.cut(f"error: {tool.name!r} was not called: {error}")
         try:
             with visit.waiting(ToolResult(tool.name)):
@@ -107,6 +109,7 @@ class Rounds:
         except Exception as error:
             if isinstance(error, CallsClosed | Skip) or is_bug(error) or getattr(error, "stops_run", False):
                 raise
+            visit.remark("tool_failed")
             said = _said(error)
             if tool.on_error == "fail":
                 retryable = isinstance(error, ItemError) and error.retryable

@@ -9,6 +9,7 @@ import anyio
 from pipeline.calls.call import Call, Reply, Request, Tries
 from pipeline.calls.circuit import Circuit, Ticket, Waiter
 from pipeline.calls.errors import CallError
+from pipeline.core.events import EndpointChanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Breaker:
     circuit: Circuit
     model: str = ""
     patient: bool = True
+    name: str = ""  #: of the model, for people
 
     def __call__(self, call: Call, /) -> Call:
         circuit = self.circuit
@@ -35,6 +37,7 @@ class Breaker:
                 reply = await call(request)
             except CallError as error:
                 error.excused = circuit.failed(ticket, error, anyio.current_time(), request.attempt, self.model)
+                self._tell(request, error.message)
                 if circuit.down and ticket.kind == "probe":
                     raise circuit.given_up() from error
                 raise
@@ -43,9 +46,18 @@ class Breaker:
                 raise
             if not circuit.succeeded_as_ever(ticket):
                 circuit.succeeded(ticket, anyio.current_time(), self.model)
+                self._tell(request)
             return reply
 
         return guarded
+
+    def _tell(self, request: Request, why: str = "") -> None:
+        """Say that the endpoint went down, or is back, to the run whose call has found that."""
+        circuit, visit = self.circuit, request.visit
+        news = circuit.news()
+        if news is not None and visit.listening:
+            name = self.name or self.model
+            visit.emit(EndpointChanged(circuit.endpoint, name, news, why, circuit.waiting, self.patient))
 
     async def _admitted(self, request: Request) -> Ticket:
         try:

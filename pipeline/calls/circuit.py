@@ -87,6 +87,10 @@ class CircuitStatistics:
     waiting: int  #: calls
     trouble: str | None  #: the type of the last failure, if it is not closed
 
+    @property
+    def what(self) -> str:
+        return self.endpoint
+
     def __str__(self) -> str:
         past = f"it went down {_times(self.opened)}, {self.probes} {'probe' if self.probes == 1 else 'probes'}"
         if self.phase == "closed":
@@ -121,6 +125,7 @@ class Circuit:
         self._noes: dict[str, tuple[Trouble, float]] = {}  #: final ones, by model or for `_ALL`; and until when
         self._given_up = ""
         self._waiters: list[Waiter] = []
+        self._told_down = False
 
     # -- when nothing is wrong, without a look at the clock ------------------------------------------------------
 
@@ -332,6 +337,15 @@ class Circuit:
             waiter.verdict = verdict()
             waiter.changed.set()
 
+    def news(self) -> Literal["down", "up"] | None:
+        """Whether it went down, or is back for all, since this was asked last. One that answers, but never well, is
+        neither."""
+        down = self.phase != "closed" and self._may_come_back()
+        if down == self._told_down or (self._told_down and self.phase != "closed"):
+            return None
+        self._told_down = down
+        return "down" if down else "up"
+
     # -- shown --------------------------------------------------------------------------------------------------
 
     def statistics(self) -> CircuitStatistics | None:
@@ -340,6 +354,11 @@ class Circuit:
             return None
         trouble = self._trouble.type if self._trouble is not None else None
         return CircuitStatistics(self.endpoint, self.phase, self._opened, self._probes, len(self._waiters), trouble)
+
+    @property
+    def waiting(self) -> int:
+        """Calls."""
+        return len(self._waiters)
 
     def __str__(self) -> str:
         return f"the endpoint {self.endpoint}, which is down, to answer again"

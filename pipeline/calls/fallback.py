@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 from pipeline.calls.call import Call, Reply, Request, Tries
 from pipeline.calls.errors import CallError
+from pipeline.core.events import ModelReplaced
 
 #: failures for good that say something about the model or its server, and nothing about what was asked
 _THEIRS: Final = frozenset({"not_found", "rate_limited", "slow_down", "overloaded", "server_error"})
@@ -31,6 +32,7 @@ class Fallback:
     """
 
     models: Sequence[Substitute]
+    names: Sequence[str] = ()  #: of the model itself and of each of `models`, for people
 
     def __call__(self, call: Call, /) -> Call:
         async def substituted(request: Request) -> Reply:
@@ -41,7 +43,8 @@ class Fallback:
                 if not _theirs(error):
                     raise
                 failures = [error]
-            for model in self.models:
+            for place, model in enumerate(self.models):
+                self._tell(request, failures[-1], place)
                 try:
                     reply = await model.take_over(request)
                 except CallError as error:
@@ -54,6 +57,12 @@ class Fallback:
             raise _of_all(failures)
 
         return substituted
+
+    def _tell(self, request: Request, error: CallError, place: int) -> None:
+        """Say that the model at `place` of `names` is no longer asked; that an endpoint is down was said before."""
+        if error.fault == "stop" and error.type != "connection" and self.names and request.visit.listening:
+            model, by = self.names[place : place + 2]
+            request.visit.emit(ModelReplaced(model, by, error.type, error.message))
 
 
 def _theirs(error: CallError) -> bool:

@@ -28,6 +28,10 @@ class GateStatistics:
     refused: int
     refused_at: int | None  #: how many were in flight when one was refused last
 
+    @property
+    def what(self) -> str:
+        return f"one of the {self.limit:.0f} places at {self.name}"
+
     def __str__(self) -> str:
         limit = "no limit" if self.limit == math.inf else f"limit {self.limit:g}"
         most = "" if self.most in (math.inf, self.limit) else f" of {self.most:g}"

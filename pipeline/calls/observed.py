@@ -1,4 +1,5 @@
-"""Tells whoever listens how each call and each attempt ended; when nobody listens, nothing is made."""
+"""Counts the flags of answers, and tells whoever listens how each call and each attempt ended; when nobody listens,
+nothing is made."""
 
 from __future__ import annotations
 
@@ -15,18 +16,19 @@ from pipeline.core.usage import Cost, Usage
 
 @dataclass(frozen=True, slots=True)
 class ObservedCall:
-    """Sends `CallEnded` for each call of `model`: outermost, so that it tells what all policies came to."""
+    """Remarks the flags of each answer of `model`, and sends `CallEnded`: outermost, so that it tells what all policies
+    came to."""
 
     model: str
 
     def __call__(self, call: Call, /) -> Call:
         async def observed(request: Request) -> Reply:
             if not request.visit.listening:
-                return await call(request)
+                return _remarked(await call(request), request)
             tries, began = Tries(), anyio.current_time()
             outcome, flags = "cancelled", ()
             try:
-                reply = await call(replace(request, tries=tries))
+                reply = _remarked(await call(replace(request, tries=tries)), request)
                 outcome, flags = "ok", reply.flags
             except Exception as error:
                 outcome = _word_for(error)
@@ -76,6 +78,12 @@ class ObservedAttempt:
         request.visit.emit(
             AttemptEnded(who.item_id, who.path, who.ordinal, request.attempt, self.model, outcome, seconds, usage, cost)
         )
+
+
+def _remarked(reply: Reply, request: Request) -> Reply:
+    for flag in reply.flags:
+        request.visit.remark(flag)
+    return reply
 
 
 def _word_for(error: Exception) -> str:

@@ -37,6 +37,14 @@ class QuotaStatistics:
     refused: int
     paused: float  #: seconds that are left of a pause
 
+    @property
+    def what(self) -> str:
+        """What holds those who wait: a pause, or the rate that is whole again last."""
+        if self.paused > 0 or not self.rates:
+            return f"the end of a pause of {self.name}"
+        name, limit, *_ = max(self.rates, key=lambda rate: (rate[3] - rate[2]) / rate[1])
+        return f"{limit:g} {_WORDS[name]}/min"
+
     def __str__(self) -> str:
         rates = [
             f"{limit:g} {_WORDS[name]}/min (level {level:.1f} of {burst:.1f})"

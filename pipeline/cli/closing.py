@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from typing import Final
 
 from pipeline.cli.exits import OK, REFUSED, SOME_FAILED
 from pipeline.cli.place import place_of
 from pipeline.core.pipeline import Pipeline
 from pipeline.core.record import Record
 from pipeline.core.statistics import Statistics
-from pipeline.core.usage import Cost, Usage
+from pipeline.core.usage import Usage
 
 #: different reasons that are counted apart
 _MOST_REASONS = 20
 _MOST_LISTED = 6
 _MOST_EXAMPLES = 5
+
+UNREAD: Final = "the rest of the input was not read"
+
+#: what the flags of answers mean, of one and of many, the gravest first
+_OF_ANSWERS: Final[Mapping[str, tuple[str, str]]] = {
+    "truncated": ("was cut at its token limit", "were cut at their token limit"),
+    "refused": ("was a refusal", "were refusals"),
+    "fallback": ("came from a fallback model", "came from a fallback model"),
+    "model_differs": ("came from another model than was asked", "came from another model than was asked"),
+    "usage_odd": ("had a token count that cannot be right", "had token counts that cannot be right"),
+    "usage_missing": ("had no token count", "had no token counts"),
+    "cached": ("came from the cache", "came from the cache"),
+    "hedged": ("had a second attempt beside the first", "had a second attempt beside the first"),
+}
 
 
 def opening(name: str, pipeline: Pipeline, output: str) -> str:
@@ -71,6 +87,20 @@ def _listed(counts: Counter[str], what: str) -> str:
     return f"{listed}, and {more} more {what}" if more > 0 else listed
 
 
+def remarked(now: Statistics) -> list[str]:
+    """What is to be said of answers and tools, in one line; none if there is nothing."""
+    left = dict(now.remarks)
+    failed = left.pop("tool_failed", 0)
+    said: list[str] = []
+    for flag in (*(flag for flag in _OF_ANSWERS if flag in left), *(flag for flag in left if flag not in _OF_ANSWERS)):
+        one, many = _OF_ANSWERS.get(flag, (f"is {flag}", f"are {flag}"))
+        answers = "" if said else " answer" if left[flag] == 1 else " answers"
+        said.append(f"{left[flag]:,}{answers} {one if left[flag] == 1 else many}")
+    if failed:
+        said.append(f"{failed:,} {'call' if failed == 1 else 'calls'} of tools failed")
+    return [f"note: {'; '.join(said)}"] if said else []
+
+
 def abandoned(now: Statistics) -> list[str]:
     """The blocking calls that nobody waits for any more and that have not returned, a line a stage."""
     return [
@@ -101,7 +131,7 @@ def closing(verb: str, now: Statistics, seconds: float) -> str:
     settled = [f"{count:,} {status}" for status, count in now.window.settled.items() if count]
     parts = [", ".join(settled) or "0 records", f"{seconds:.1f} s"]
     if now.usage.requests:
-        parts += [_tokens(now.usage), _money(now.cost)]
+        parts += [_tokens(now.usage), _money(now)]
     return f"{verb}: {' · '.join(parts)}"
 
 
@@ -116,11 +146,19 @@ def verdict(now: Statistics) -> int:
 def _tokens(usage: Usage) -> str:
     about = "about " if usage.estimated else ""
     requests = "request" if usage.requests == 1 else "requests"
-    return f"{usage.requests:,} {requests}, {about}{usage.input_tokens:,} tokens in, {usage.output_tokens:,} out"
+    tokens = "token" if usage.input_tokens == 1 else "tokens"
+    return f"{usage.requests:,} {requests}, {about}{usage.input_tokens:,} {tokens} in, {usage.output_tokens:,} out"
 
 
-def _money(cost: Cost | None) -> str:
-    if cost is None or cost.usd is None:
+def _money(now: Statistics) -> str:
+    if now.unpriced and now.known_usd:
+        requests = "request has" if now.unpriced == 1 else "requests have"
+        return f"at least {_usd(now.known_usd)} ({now.unpriced:,} {requests} no known price)"
+    if now.cost is None or now.cost.usd is None:
         return "cost unknown"
-    amount = f"${cost.usd:.4f}" if 0 < cost.usd < 1 else f"${cost.usd:,.2f}"
-    return f"{amount} ({cost.source})"
+    source = "at given prices" if now.cost.source == "given" else f"({now.cost.source})"
+    return f"{_usd(now.cost.usd)} {source}"
+
+
+def _usd(amount: float) -> str:
+    return f"${amount:.4f}" if 0 < amount < 1 else f"${amount:,.2f}"

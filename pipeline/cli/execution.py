@@ -16,7 +16,7 @@ import anyio
 from anyio import create_task_group
 
 from pipeline.cli.alarms import Alarms
-from pipeline.cli.closing import Failures, abandoned, closing, dropped, opening, paid, verdict
+from pipeline.cli.closing import UNREAD, Failures, abandoned, closing, dropped, opening, paid, remarked, verdict
 from pipeline.cli.collector import seldom_collected
 from pipeline.cli.descriptors import raise_limit
 from pipeline.cli.ends import Heard, Watched
@@ -169,12 +169,18 @@ class _Execution:
         if now is not None:
             if not now.window.admitted and error is None and code == OK and not self.none_wanted:
                 self.voice.note(f"warning: no records in {', '.join(_title(path) for path in self.job.inputs)}")
-            lines = (*self.failures.lines(), *dropped(now), *abandoned(now), *paid(now))
+            lines = (*self.failures.lines(), *remarked(now), *dropped(now), *abandoned(now), *paid(now))
             for line in lines if code != OUTPUT_CLOSED else ():
                 self.voice.note(line)
             to_its_end = error is None and code in (OK, SOME_FAILED, REFUSED)
-            self.voice.note(closing("done" if to_its_end else "stopped", now, time.monotonic() - self.began))
+            line = closing("done" if to_its_end else "stopped", now, time.monotonic() - self.began)
+            self.voice.note(f"{line} · {UNREAD}" if self._stopped_early() else line)
         return code
+
+    def _stopped_early(self) -> bool:
+        """Whether a rule of the run ended it before its input came to an end."""
+        by_rule = self.run is not None and self.run.stopped is not None
+        return by_rule and self.records is not None and not self.records.ended
 
     def _code(self, error: BaseException | None) -> int:
         if error is not None and not (self.reader_left and code_of(error) != BROKEN):

@@ -19,6 +19,7 @@ from anyio.abc import TaskStatus
 from pipeline.cli.exits import INTERRUPTED, TERMINATED
 from pipeline.cli.voice import Voice
 from pipeline.core.run import Run
+from pipeline.core.statistics import Statistics
 
 _ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _STATUS = tuple(getattr(signal, name) for name in ("SIGUSR1",) if hasattr(signal, name))
@@ -83,13 +84,23 @@ class Interrupts:
         self.run.drain("items")
         self._drained.set()
         limit = "" if self._grace == inf else f" within {self._grace:g} s"
-        left = self.run.statistics().window.open
-        self._voice.note(f"stopping: no new records; {left} in flight finish{limit} (once more: cancel them)")
+        now = self.run.statistics()
+        left = f"{now.window.open} in flight finish{limit}{_held(now)}"
+        self._voice.note(f"stopping: no new records; {left} (once more: cancel them)")
 
     def _tell_status(self) -> None:
         if self.run is not None:
             waits = [f"waits   {line}" for line in self.run.wait_chain()]
             self._voice.error("\n".join([str(self.run.statistics()), *waits]))
+
+
+def _held(now: Statistics) -> str:
+    """How many calls were not sent yet, as far as one limit holds them."""
+    held_by = now.held_by
+    if held_by is None:
+        return ""
+    calls = "1 call still waits" if held_by.waiting == 1 else f"{held_by.waiting:,} calls still wait"
+    return f", {calls} for {held_by.what}"
 
 
 async def watch_reader(fd: int, left: Callable[[], None]) -> None:

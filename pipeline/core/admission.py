@@ -16,7 +16,7 @@ from pipeline.core.item import Frame, Outcome
 from pipeline.core.record import STATUSES, Input, Record, Status
 from pipeline.core.results import Results
 from pipeline.core.root import Reply, Root, record_of
-from pipeline.core.usage import Account
+from pipeline.core.usage import RunAccount
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Window(Credits):
         self.on = on
         self.alive = 0
         self.peak = 0
-        self.account = Account()  #: of the whole run
+        self.account = RunAccount()
         self.admitted = 0
         self.taken = 0  #: roots of the source, and their number in the order of the input
         self.submitted = 0

@@ -93,5 +93,35 @@ class CallEnded(NamedTuple):
     flags: tuple[str, ...]
 
 
-Event: TypeAlias = JoinDecided | BatchFlushed | LoopBlocked | RunStalled | TextStreamed | AttemptEnded | CallEnded
+class EndpointChanged(NamedTuple):
+    """An endpoint that did answer, or could not be reached, went down; or it is back. Told to the run that saw it."""
+
+    endpoint: str
+    model: str  #: whose call found it
+    state: Literal["down", "up"]
+    why: str  #: the message of the failure that it went down with; empty when it is up
+    waiting: int  #: calls that wait for it by now; more come with each attempt that fails
+    patient: bool  #: whether calls wait for it; those of a model with others to fall back to do not
+
+
+class ModelReplaced(NamedTuple):
+    """A call goes to another model because the account of `model` got a final no; told of each such call."""
+
+    model: str
+    by: str
+    type: str  #: of the failure: key_refused, no_money, …
+    why: str  #: its message
+
+
+Event: TypeAlias = (
+    JoinDecided
+    | BatchFlushed
+    | LoopBlocked
+    | RunStalled
+    | TextStreamed
+    | AttemptEnded
+    | CallEnded
+    | EndpointChanged
+    | ModelReplaced
+)
 Listener: TypeAlias = Callable[[Event], object]

@@ -29,6 +29,21 @@ class LimitStatistics(Protocol):
 
 
 @runtime_checkable
+class WaitedFor(Protocol):
+    """Statistics of something that calls wait for before they are sent."""
+
+    @property
+    def waiting(self) -> int:
+        """Calls."""
+        ...
+
+    @property
+    def what(self) -> str:
+        """What comes after "wait for", in a few words."""
+        ...
+
+
+@runtime_checkable
 class Watched(Protocol):
     """A shared thing that `Run.statistics().limits` shows."""
 

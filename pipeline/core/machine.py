@@ -87,6 +87,7 @@ class Machine:
         self.threads: dict[str, Threads] = {}  #: of the stages that run functions in threads
         self.taps: dict[str, Tapped] = {}
         self.unwatched: dict[str, str] = {}  #: in debug mode, the type of what could not be copied, by stage
+        self.remarks: dict[str, int] = {}  #: how often each was made
         self.calls_closed = False
         self.draining = False
         self.source_ended = False
@@ -316,6 +317,9 @@ class Machine:
             () if self.watchdog is None else self.watchdog.statistics(),
             self.limits.statistics(),
             tuple(purse.statistics() for purse in self.purses),
+            dict(self.remarks),
+            self.window.account.known_usd,
+            self.window.account.unpriced,
         )
 
     def close(self) -> None:

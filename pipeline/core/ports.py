@@ -67,6 +67,10 @@ class Visit(Protocol):
         """Add one attempt to the root's account. Also counts when the visit is revoked."""
         ...
 
+    def remark(self, flag: str) -> None:
+        """Count something that has to be said of an answer or a tool, see `Statistics.remarks`."""
+        ...
+
     @property
     def purses(self) -> Sequence[Purse]:
         """The budgets that this call is paid from; empty if nothing limits its cost."""

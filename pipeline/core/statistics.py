@@ -8,7 +8,7 @@ from typing import Protocol
 
 from pipeline.core.admission import WindowStatistics
 from pipeline.core.joiner import GroupStatistics
-from pipeline.core.limits import LimitStatistics
+from pipeline.core.limits import LimitStatistics, WaitedFor
 from pipeline.core.purse import PurseStatistics
 from pipeline.core.slots import Slots, SlotStatistics
 from pipeline.core.streams import EdgeStatistics
@@ -109,6 +109,16 @@ class Statistics:
     loop_blocked: tuple[BlockedStatistics, ...] = ()  #: with `watchdog`
     limits: tuple[LimitStatistics, ...] = ()  #: quotas, gates and breakers of the models that were called
     budgets: tuple[PurseStatistics, ...] = ()
+    #: how many answers had each flag of `Reply.flags`; and `tool_failed`, calls of tools
+    remarks: Mapping[str, int] = field(default_factory=dict[str, int])
+    known_usd: float = 0.0  #: what the attempts with a known price came to
+    unpriced: int = 0  #: attempts whose price is unknown
+
+    @property
+    def held_by(self) -> WaitedFor | None:
+        """The limit that most calls wait for; None while no call waits for any."""
+        waited_for = [limit for limit in self.limits if isinstance(limit, WaitedFor) and limit.waiting]
+        return max(waited_for, key=lambda limit: limit.waiting, default=None)
 
     @property
     def threads(self) -> int:

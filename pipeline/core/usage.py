@@ -83,6 +83,26 @@ class Account:
         self.usage, self.cost = NO_USAGE, None
 
 
+class RunAccount(Account):
+    """What a whole run has used. What can change: everything."""
+
+    __slots__ = ("known_usd", "unpriced")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known_usd = 0.0  #: of attempts with a known price
+        self.unpriced = 0  #: attempts without
+
+    def charge(self, usage: Usage, cost: Cost | None) -> None:
+        super().charge(usage, cost)
+        if cost is None:
+            return
+        if cost.usd is None:
+            self.unpriced += 1
+        else:
+            self.known_usd += cost.usd
+
+
 class SubAccount(Account):
     """What a part of a record's work has used, which the record is charged for too."""
 

@@ -78,6 +78,11 @@ class Visit:
         frame.account.charge(usage, cost)
         frame.root.window.account.charge(usage, cost)
 
+    def remark(self, flag: str) -> None:
+        """Count something that has to be said of an answer or a tool, see `Statistics.remarks`."""
+        remarks = self._worker.crew.machine.remarks
+        remarks[flag] = remarks.get(flag, 0) + 1
+
     @property
     def purses(self) -> Sequence[Purse]:
         return self._worker.crew.machine.purses

@@ -19,13 +19,16 @@ LIVE_SECONDS = 0.25
 
 
 def progress_line(now: Statistics, seconds: float) -> str:
-    """One line for people: what has settled and how fast, what is in flight, and which slots are taken."""
+    """One line for people: what has settled and how fast, what is in flight, which slots are taken, what holds it."""
     settled = sum(now.window.settled.values())
     counts = ", ".join(f"{count:,} {status}" for status, count in now.window.settled.items() if count) or "0 done"
     parts = [counts, f"{settled / seconds if seconds else 0.0:.1f}/s", f"{now.window.open:,} in flight"]
     busy = [f"{stage.name} {stage.slots.borrowed}/{stage.slots.total}" for stage in now.stages if stage.slots.borrowed]
     if busy:
         parts.append(", ".join(busy))
+    held_by = now.held_by
+    if held_by is not None:
+        parts.append(f"{held_by.waiting:,} {'waits' if held_by.waiting == 1 else 'wait'} for {held_by.what}")
     of_budgets = [each for purse in now.budgets for each in purse.spent_of()]
     if of_budgets:
         parts.append(", ".join(of_budgets))

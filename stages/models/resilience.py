@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, cast
+from urllib.parse import urlsplit
 
 from pipeline.calls.breaker import Breaker
 from pipeline.calls.call import Policy, Request
@@ -19,7 +20,6 @@ from pipeline.calls.retry import Retry
 from pipeline.calls.retry_budget import retry_budget
 from pipeline.calls.secrets import without_secrets
 from pipeline.core.limits import Limits
-from stages.models.endpoint import Endpoint
 from stages.models.limiting import endpoint
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ SIMULATED: Final = "sim"
 
 class Opens(Protocol):
     """The definition of a model that can take over from another one."""
+
+    @property
+    def name(self) -> str: ...
 
     def open_within(self, limits: Limits) -> AbstractAsyncContextManager[Substitute]: ...
 
@@ -43,7 +46,7 @@ def retry(definition: OpenAIModel, limits: Limits) -> Policy:
 def breaker(definition: OpenAIModel, limits: Limits) -> Policy:
     where, name = _endpoint(definition)
     circuit = limits.shared(("circuit", *where), lambda: Circuit(name))
-    return Breaker(circuit, definition.model, patient=not definition.fallback)
+    return Breaker(circuit, definition.model, patient=not definition.fallback, name=definition.name)
 
 
 def detector() -> Policy:
@@ -63,10 +66,12 @@ def hedge(definition: OpenAIModel, limits: Limits) -> Policy | None:
 async def fallback(definition: OpenAIModel, limits: Limits) -> Policy | None:
     """Open the models that `definition` falls back to, each once within the limits. Raises `ModelError`."""
     models: list[Substitute] = []
+    names = [definition.name]
     for other in definition.fallback:
         opens = cast("Opens", other)
         models.append(await limits.opened(("fallback", other), lambda opens=opens: opens.open_within(limits)))
-    return Fallback(tuple(models)) if models else None
+        names.append(opens.name)
+    return Fallback(tuple(models), tuple(names)) if models else None
 
 
 async def cache(
@@ -99,4 +104,4 @@ def _endpoint(definition: OpenAIModel) -> tuple[tuple[Hashable, ...], str]:
     """What an endpoint is told apart by, and its name: one server and account. Simulated models have one each."""
     if definition.provider == SIMULATED:
         return (definition,), definition.name
-    return endpoint(definition), Endpoint.of(definition.base_url, keyed=False).host
+    return endpoint(definition), urlsplit(definition.base_url).netloc

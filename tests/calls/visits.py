@@ -36,6 +36,7 @@ class FakeVisit:
     purses: tuple[Purse, ...] = ()
     listening: bool = True
     events: list[Event] = field(default_factory=list[Event])
+    remarks: list[str] = field(default_factory=list[str])
     spare: int = 1  #: slots that are free beside the one that is held
 
     def next_ordinal(self) -> int:
@@ -49,6 +50,9 @@ class FakeVisit:
 
     def charge(self, usage: Usage, cost: Cost | None) -> None:
         self.charges.append((usage, cost))
+
+    def remark(self, flag: str) -> None:
+        self.remarks.append(flag)
 
     def emit(self, event: Event) -> None:
         self.events.append(event)

@@ -141,6 +141,18 @@ class Running:
                     return
         raise AssertionError(f"{count} roots were never admitted:\n" + "\n".join(self.words[-5:]))
 
+    def until(self, *texts: str) -> None:
+        """Ask for the status until a line of it holds all of `texts`. Words that were said before count too."""
+        self.hear("at most")
+        for _ in range(1000):
+            heard = len(self.words)
+            self.signal(signal.SIGUSR1)
+            with self._news:
+                self._news.wait_for(lambda heard=heard: any(_roots(self.words[heard:])), PATIENCE)
+                if any(all(text in line for text in texts) for line in self.words):
+                    return
+        raise AssertionError(f"{texts} was never in the status:\n" + "\n".join(self.words[-5:]))
+
     def wait(self) -> int:
         code = self.process.wait(PATIENCE)
         self._listener.join(PATIENCE)

@@ -10,7 +10,7 @@ import pytest
 from pipeline.cli.alarms import Alarms
 from pipeline.cli.job import Flags, job_of
 from pipeline.cli.voice import Voice
-from pipeline.core.events import LoopBlocked, RunStalled
+from pipeline.core.events import EndpointChanged, LoopBlocked, ModelReplaced, RunStalled
 from pipeline.core.pipeline import Pipeline
 from pipeline.core.state import ConversationState
 from stages import agent, flat_map, loop, map, partition_by, tap
@@ -115,6 +115,60 @@ def test_what_would_be_right_depends_on_who_it_was(culprit: str, stage: str | No
     assert voice.said == [
         f"warning: {culprit} blocks the event loop, on which all else waits: 1.23 s at /elsewhere/x.py:7 in f; {right}"
     ]
+
+
+DOWN = EndpointChanged("127.0.0.1:8000", "vllm/m", "down", "", 0, True)
+MEANWHILE = "a probe goes out every few seconds"
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        (
+            DOWN._replace(
+                why="vllm/m: no connection to 127.0.0.1:8000: connection refused; is it running?", waiting=256
+            ),
+            f"does not answer (connection refused; is it running?); 256 calls wait, {MEANWHILE}",
+        ),
+        (
+            DOWN._replace(why="vllm/m: 127.0.0.1:8000: ReadError: gone"),
+            f"does not answer (ReadError: gone); its calls wait, {MEANWHILE}",
+        ),
+        (
+            DOWN._replace(why=f"vllm/m: HTTP 503, {'x' * 1000}", patient=False),
+            f"does not answer (HTTP 503, {'x' * 390}); its calls go to another model, {MEANWHILE}",
+        ),
+    ],
+)
+def test_an_endpoint_that_goes_down_is_told_each_time_and_so_is_that_it_is_back(
+    event: EndpointChanged, said: str
+) -> None:
+    voice = Listening()
+    alarms = Alarms(Pipeline(map(str)), voice)
+    for each in (event, event._replace(state="up", why="")) * 2:
+        alarms.hear(each)
+    assert voice.said == [f"warning: 127.0.0.1:8000 {said}", "127.0.0.1:8000 answers again"] * 2
+
+
+def test_a_model_that_another_one_stands_in_for_is_told_once() -> None:
+    voice = Listening()
+    alarms = Alarms(Pipeline(map(str)), voice)
+    why = "openai/a: HTTP 401, the key in OPENAI_API_KEY was refused"
+    for text in (why, f"{why} (so it was not asked again)"):
+        alarms.hear(ModelReplaced("openai/a", "vllm/b", "key_refused", text))
+    alarms.hear(ModelReplaced("vllm/b", "sim/c", "key_refused", "vllm/b: HTTP 403, no"))
+    assert voice.said == [
+        f"warning: {why}; its calls go to vllm/b",
+        "warning: vllm/b: HTTP 403, no; its calls go to sim/c",
+    ]
+
+
+def test_a_server_that_is_not_there_is_said_before_the_run_is_given_up() -> None:
+    done = penstock("run", "-m", "vllm/m", "--set", "models.default.base_url=http://127.0.0.1:1/v1", stdin=b"x\n" * 300)
+    (warning,) = [line for line in done.words if line.startswith("warning:")]
+    assert warning.startswith("warning: 127.0.0.1:1 does not answer (")
+    assert warning.endswith(f"; its calls wait, {MEANWHILE}")
+    assert (done.code, done.words[-1].endswith(" · the rest of the input was not read")) == (4, True)
 
 
 def test_alarms_are_nothing_for_those_who_want_errors_only() -> None:

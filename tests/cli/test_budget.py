@@ -36,6 +36,7 @@ def test_a_budget_that_is_used_up_stops_the_run_with_3(priced: Path) -> None:
     )
     assert done.words[-2] == "budget: $0.0022 of $0.005 spent"
     assert done.words[-1].startswith("stopped: 18 ok")
+    assert done.words[-1].endswith(" at given prices · the rest of the input was not read")
     assert [record["status"] for record in done.records] == ["ok"] * 18  # what was not paid is not in the output
 
 
@@ -43,7 +44,7 @@ def test_a_budget_that_is_enough_is_told_at_the_end(priced: Path) -> None:
     done = penstock("run", priced, "--budget", "1usd,1Mtok", stdin=LINES)
     assert done.code == 0
     assert done.words[-2] == "budget: $0.005 of $1.00 spent; 800 of 1,000,000 tokens spent"
-    assert "$0.0050 (given)" in done.words[-1]
+    assert done.words[-1].endswith(" · $0.0050 at given prices")
 
 
 def test_a_budget_may_stand_in_the_file_and_the_flag_comes_first(priced: Path) -> None:

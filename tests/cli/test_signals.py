@@ -29,6 +29,18 @@ def test_the_first_interrupt_lets_what_is_in_flight_finish(hanging: Path, backen
         assert running.words[-1].startswith("stopped: 1 ok · ")
 
 
+def test_the_first_interrupt_says_how_many_calls_wait_and_for_what(simple: Path) -> None:
+    with Running("run", simple, "--rpm", "1") as running:
+        running.feed("one\ntwo\nthree\n")
+        running.record()
+        running.until("limit   quota of sim/echo", "; 2 wait; ")
+        running.signal()
+        assert running.hear("stopping: no new records") == (
+            "stopping: no new records; 2 in flight finish within 30 s, 2 calls still wait for 1 requests/min "
+            "(once more: cancel them)"
+        )
+
+
 def test_the_second_interrupt_cancels(hanging: Path) -> None:
     with Running("run", hanging) as running:
         running.feed("hang\n")

@@ -539,6 +539,18 @@ async def test_what_a_tool_raises_is_told_without_a_traceback() -> None:
 
 
 @in_virtual_time
+async def test_calls_of_tools_that_failed_are_counted_and_those_that_did_not_are_not() -> None:
+    async def broken() -> None:
+        raise ValueError("no such city")
+
+    asked = (call("add", '{"a": 1}'), call("add", "{}", "c2"), call("nothing", "", "c3"), call("broken", "", "c4"))
+    pipe = Pipeline(agent("lead", model=turns(asked, "done"), tools=(add, broken)))
+    async with pipe.open(["go"]) as run:
+        assert [record.output async for record in run.results] == ["done"]
+    assert run.statistics().remarks == {"tool_failed": 3}
+
+
+@in_virtual_time
 async def test_a_tool_that_is_to_fail_its_item_does_and_the_others_are_cancelled() -> None:
     left: list[str] = []
 
