@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from math import floor, log10
 from typing import Final
 
 from pipeline.cli.exits import OK, REFUSED, SOME_FAILED
@@ -161,4 +162,5 @@ def _money(now: Statistics) -> str:
 
 
 def _usd(amount: float) -> str:
-    return f"${amount:.4f}" if 0 < amount < 1 else f"${amount:,.2f}"
+    """With four digits after the point below a dollar, and as many as it takes to be more than nothing."""
+    return f"${amount:.{max(4, -floor(log10(amount)))}f}" if 0 < amount < 1 else f"${amount:,.2f}"

@@ -71,6 +71,7 @@ async def test_what_is_to_be_said_of_answers_and_tools_is_one_line() -> None:
     ("cost", "known", "unpriced", "said"),
     [
         (Cost(0.25, "given"), 0.25, 0, "$0.2500 at given prices"),
+        (Cost(0.0000064, "given"), 0.0000064, 0, "$0.000006 at given prices"),
         (Cost(2.5, "given + simulated"), 2.5, 0, "$2.50 (given + simulated)"),
         (Cost(0.0, "simulated"), 0.0, 0, "$0.00 (simulated)"),
         (Cost(None, "given + unknown price"), 0.25, 1, "at least $0.2500 (1 request has no known price)"),
