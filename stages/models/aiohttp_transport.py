@@ -19,6 +19,7 @@ import anyio.lowlevel
 import httpx2
 import yarl
 
+from stages.models.plain_http import ReadyHeaders
 from stages.models.sockets import Sockets, no_descriptor
 from stages.models.streaming import is_stream, open_response, wants_stream
 from stages.models.transport import (
@@ -131,7 +132,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                     request.method,
                     self._target(request.url),
                     data=request.content,
-                    headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw],
+                    headers=_pairs(request.headers),
                     allow_redirects=False,
                     timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout.get("connect")),
                 )
@@ -139,6 +140,12 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
             if sending.used and isinstance(error.__cause__, _GONE) and time.monotonic() - started < STALE:
                 raise StaleConnection("the server had closed the connection, unused for a while") from error
             raise
+
+
+def _pairs(headers: httpx2.Headers) -> list[tuple[str, str]]:
+    if isinstance(headers, ReadyHeaders):
+        return headers.pairs
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers.raw]
 
 
 class _Sending:

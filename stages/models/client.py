@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import httpx2
 import openai
 
-from stages.models.plain_http import PlainHttp
+from stages.models.plain_http import PlainHttp, ReadyHeaders
 
 if TYPE_CHECKING:
     from stages.models.openai import OpenAIModel
@@ -43,7 +43,8 @@ class PlainClient(openai.AsyncOpenAI):
         )
         # The platform would be looked up in a worker thread by the first request, for headers that are not sent.
         self._platform = "Unknown"
-        self._whole_headers = httpx2.Headers({**self.auth_headers, **self._plain_headers})
+        self._whole_headers = {**self.auth_headers, **self._plain_headers}
+        self._targets: dict[str, tuple[httpx2.URL, ReadyHeaders]] = {}  #: by path, of which there are one or two
 
     @property
     def default_headers(self) -> dict[str, str | openai.Omit]:
@@ -52,13 +53,15 @@ class PlainClient(openai.AsyncOpenAI):
 
     async def send(self, path: str, content: bytes, headers: Mapping[str, str]) -> httpx2.Response:
         """Post `content` and return the answer, whatever its status. Raises `httpx2.TransportError`."""
-        whole = self._whole_headers
+        if path not in self._targets:
+            url = httpx2.URL(f"{str(self.base_url).rstrip('/')}{path}")
+            self._targets[path] = url, ReadyHeaders(self._whole_headers, url)
+        url, ready = self._targets[path]
         if headers:
-            whole = httpx2.Headers(whole)
-            whole.update(headers)
-        url = f"{str(self.base_url).rstrip('/')}{path}"
-        request = self._plain_http.build_request("POST", url, content=content, headers=whole)
-        return await self._plain_http.send(request)
+            more = httpx2.Headers(ready)
+            more.update(headers)
+            ready = ReadyHeaders(more, url)
+        return await self._plain_http.send_ready(url, ready, content)
 
 
 def _headers(definition: OpenAIModel) -> Mapping[str, str]:

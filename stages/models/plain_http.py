@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import httpx2
 
 #: what of a request counts for one with a body of bytes
 _USUAL: Final = frozenset({"headers", "timeout", "content", "params", "files"})
+
+
+class ReadyHeaders(httpx2.Headers):
+    """Headers that are the same for many requests. They are not changed any more.
+
+    All but the length of the content, which a transport adds.
+    """
+
+    def __init__(self, headers: Mapping[str, str], url: httpx2.URL) -> None:
+        given = httpx2.Headers(headers)
+        host = [] if "host" in given else [(b"Host", url.netloc)]
+        super().__init__(host + given.raw, encoding="utf-8")
+        self.pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.raw]
+
+
+class ReadyRequest(httpx2.Request):
+    """A request out of parts that are ready. The constructor of its class reads, checks and copies each part again,
+    which costs as much as to send it."""
+
+    def __init__(self, url: httpx2.URL, headers: ReadyHeaders, content: bytes, extensions: dict[str, Any]) -> None:
+        self.method, self.url, self.headers, self.extensions = "POST", url, headers, extensions
+        self.stream = httpx2.ByteStream(content)
+        self._content = content
 
 
 class PlainHttp(httpx2.AsyncClient):
@@ -33,6 +57,10 @@ class PlainHttp(httpx2.AsyncClient):
         request = httpx2.Request(method, self._known[url], headers=headers, content=content, extensions=timeouts)
         request.headers.encoding = "utf-8"  # otherwise every look at them would try to find out
         return request
+
+    async def send_ready(self, url: httpx2.URL, headers: ReadyHeaders, content: bytes) -> httpx2.Response:
+        """Send what is ready."""
+        return await self._sends.handle_async_request(ReadyRequest(url, headers, content, {"timeout": self._timeouts}))
 
     async def send(self, request: httpx2.Request, **given: Any) -> httpx2.Response:
         response = await self._sends.handle_async_request(request)

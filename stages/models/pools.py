@@ -20,6 +20,7 @@ import anyio
 import httpcore2
 import httpx2
 
+from stages.models.plain_http import ReadyRequest
 from stages.models.sockets import Sockets, no_descriptor
 from stages.models.streaming import is_stream, open_response, wants_stream
 from stages.models.transport import (
@@ -95,8 +96,11 @@ class PooledTransport(httpx2.AsyncBaseTransport):
             target = self._targets[url.raw_path] = httpcore2.URL(
                 scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
             )
+        headers, content = request.headers.raw, request.content
+        if isinstance(request, ReadyRequest):
+            headers.append((b"Content-Length", b"%d" % len(content)))
         return httpcore2.Request(
-            request.method, target, headers=request.headers.raw, content=request.content, extensions=request.extensions
+            request.method, target, headers=headers, content=content, extensions=request.extensions
         )
 
     async def _begun(self, request: httpcore2.Request) -> tuple[httpcore2.AsyncHTTPConnection, httpcore2.Response]:

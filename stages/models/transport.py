@@ -133,9 +133,18 @@ def whole_response(
         elif name == b"content-encoding":
             encoding = each[1]
     content = unpacked(body, encoding.decode("latin-1"), max_answer) if encoding else body
-    response = httpx2.Response(status, headers=headers, content=content)
+    response = _Whole(status, headers, content)
     response.headers.encoding = "latin-1"  # of HTTP; otherwise every look at them would try three
     return response
+
+
+class _Whole(httpx2.Response):
+    """An answer that was read: its class would read it again."""
+
+    def __init__(self, status: int, headers: list[tuple[bytes, bytes]], content: bytes) -> None:
+        super().__init__(status, headers=headers, stream=httpx2.ByteStream(content))
+        self._content = content
+        self.is_closed = self.is_stream_consumed = True
 
 
 def unpacked(body: bytes, encoding: str, limit: int) -> bytes:

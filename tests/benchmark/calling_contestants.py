@@ -1,5 +1,7 @@
 """The contestants of `calls.py` that need no environment of their own; one process each.
 
+All but the embedded one collect garbage as seldom as the command does, so that this is no part of the comparison.
+
 python calling_contestants.py NAME '{"base_url": ..., "in_flight": 500, "calls": 1500}'
 """
 
@@ -134,7 +136,7 @@ def main() -> None:
             raise SystemExit(f"{package} is not installed (it is in the extra `fast`)")
     options = {"use_uvloop": True} if fast else {}
     package = {penstock: "penstock", embedded: "penstock", bare_aiohttp: "aiohttp"}.get(run, "openai")
-    with seldom_collected() if run is penstock else nullcontext():
+    with nullcontext() if run is embedded else seldom_collected():
         print(json.dumps(anyio.run(timed, run, *work(), package, backend=backend, backend_options=options)))
 
 

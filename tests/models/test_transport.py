@@ -375,7 +375,7 @@ async def test_an_idle_connection_is_closed_when_any_pool_is_used_after_a_while(
     opens: Opens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pools, "KEPT", -1.0)
-    monkeypatch.setattr(aiohttp_transport, "KEPT", 0.0)
+    monkeypatch.setattr(aiohttp_transport, "KEPT", 0.01)  # it has a timer of its own
     sockets = Sockets(None, None)
     async with raw_server(forever) as one, raw_server(forever) as two:
         made = [opens(server.base_url, sockets) for server in (one, two)]
