@@ -23,25 +23,21 @@ _EXACT: Final = 1e-6  #: levels are sums of floats; a bucket that lacks less tha
 class Bucket:
     """What is left of one rate. What can change: everything but its use; times are seconds at the full rate."""
 
-    __slots__ = ("_saved", "_sent", "_use", "held", "level", "limit")
+    __slots__ = ("_saved", "_sent", "_use", "burst", "held", "level", "limit", "rate")
 
     def __init__(self, limit: float, use: float = USE) -> None:
         self._use = use
-        self.limit = limit  #: a minute
+        self._measure(limit)
         self.level = self.burst  #: below 0 when more was used than was put aside for it
         self.held = False  #: something else holds back what the level would let go
         self._saved = 0.0  #: what was not sent though it might have been
         self._sent = Measured()
 
-    @property
-    def rate(self) -> float:
-        """What comes in a second, at the full rate."""
-        return self._use * self.limit / 60
-
-    @property
-    def burst(self) -> float:
-        """The most that it gathers while nobody sends; one request may always go."""
-        return max(1.0, min(BURST * self.limit, BURST_SECONDS * self.rate))
+    def _measure(self, limit: float) -> None:
+        self.limit = limit  #: a minute
+        self.rate = self._use * limit / 60  #: what comes in a second, at the full rate
+        #: the most that it gathers while nobody sends; one request may always go
+        self.burst = max(1.0, min(BURST * limit, BURST_SECONDS * self.rate))
 
     def used(self, now: float) -> float:
         """Return the share of the rate that is sent, lately."""
@@ -49,7 +45,7 @@ class Bucket:
 
     def resize(self, limit: float) -> None:
         if limit != self.limit:
-            self.limit = limit
+            self._measure(limit)
             self.level = min(self.level, self.burst)
 
     def refill(self, seconds: float) -> None:

@@ -1,13 +1,11 @@
 """What a request will use, guessed before it is sent and learned from what others did use.
 
 Input is its characters by four, put right by a ratio of sums (a mean of ratios would count short requests too much).
-Output is what nearly all answers of the stage stayed under. A low guess is refused, a high one only waits until it is
-settled, so what is put aside is high; what is expected is the mean.
+Output is the mean of the last answers of the stage. A guess that is off is put right when the request has settled.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections import deque
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -24,7 +22,6 @@ OUTPUT = 500.0  #: tokens of an answer, before anything was learned
 _PRIOR = 1000.0  #: tokens that the first guess of the ratio weighs
 _SUMS = 2_000_000.0  #: tokens after which what was learned is halved, so that it follows
 _KEPT = 200  #: answers of a stage that its guess is made from
-_NEARLY_ALL, _MARGIN = 0.95, 1.1
 
 
 class Charge(NamedTuple):
@@ -46,10 +43,9 @@ class Charge(NamedTuple):
 
 
 class Guess(NamedTuple):
-    """What is put aside for a request, and what it will use on the mean."""
+    """What is put aside for a request."""
 
     reserved: Charge
-    expected: Charge
     characters: float  #: of its messages by four, which the ratio is learned from
 
 
@@ -66,13 +62,12 @@ class Estimates:
         told = asked * self._used / self._guessed
         most = request.parameters.max_output_tokens
         answers = self._answers.get(request.visit.stage)
-        mean, high = answers.guess() if answers else (OUTPUT, OUTPUT)
-        mean, high = (mean, high) if most is None else (min(mean, most), min(high, most))
-        reserved = Charge(told, mean)
-        if self.counts == "most" and most is not None:
-            reserved = Charge(told, max(most - told, high))
-            return Guess(reserved, reserved, asked)
-        return Guess(reserved, Charge(told, mean), asked)
+        output = answers.mean if answers else OUTPUT
+        if most is not None:
+            output = min(output, most)
+            if self.counts == "most":
+                output = max(output, most - told)
+        return Guess(Charge(told, output), asked)
 
     def learn(self, stage: str, guess: Guess, usage: Usage) -> None:
         """Learn from an answer whose `usage` the server counted."""
@@ -102,23 +97,18 @@ class Estimates:
 class _Answers:
     """The lengths of the last answers of one stage, in tokens. What can change: which."""
 
-    __slots__ = ("_last", "_sorted", "_sum")
+    __slots__ = ("_last", "_sum")
 
     def __init__(self) -> None:
         self._last: deque[float] = deque()
-        self._sorted: list[float] = []
         self._sum = 0.0
+
+    @property
+    def mean(self) -> float:
+        return self._sum / len(self._last)
 
     def add(self, tokens: float) -> None:
         if len(self._last) == _KEPT:
-            oldest = self._last.popleft()
-            del self._sorted[bisect_left(self._sorted, oldest)]
-            self._sum -= oldest
+            self._sum -= self._last.popleft()
         self._last.append(tokens)
-        insort(self._sorted, tokens)
         self._sum += tokens
-
-    def guess(self) -> tuple[float, float]:
-        """Their mean, and what nearly all of them stay under, with a margin."""
-        count = len(self._sorted)
-        return self._sum / count, self._sorted[min(count - 1, int(_NEARLY_ALL * count))] * _MARGIN

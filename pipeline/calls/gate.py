@@ -58,7 +58,7 @@ class Gate:
     async def enter(self, request: Request) -> Entry:
         """Wait for room, and take it; `leave` gives it back, however the attempt ends."""
         if self.line or not self.concurrency.free:
-            with request.visit.waiting(self):
+            with request.visit.waiting_to_send(self):
                 await self.line.stand(request.arrival, self._due)
         entry = self.concurrency.enter()
         self._inside[entry] = request.visit

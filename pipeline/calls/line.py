@@ -17,6 +17,9 @@ import anyio
 #: Given the time, when the one in front may go: not later than now if it may, infinity if somebody must call it.
 Due: TypeAlias = Callable[[float], float]
 
+#: Given the time, raise if it is of no use to wait on.
+Check: TypeAlias = Callable[[float], None]
+
 
 class Place:
     """Where one call stands. What can change: its signal, which is new after each call."""
@@ -61,16 +64,23 @@ class Line:
         if self._places:
             self._places[0].call()
 
-    async def stand(self, arrival: int, due: Due) -> None:
+    def call_all(self) -> None:
+        """Let everybody look, because it may be of no use to wait on."""
+        for place in self._places:
+            place.call()
+
+    async def stand(self, arrival: int, due: Due, check: Check | None = None) -> None:
         """Return when this call stands in front and may go; it must take what it waited for before it awaits again.
 
-        `arrival` is its place among all calls, so an attempt that comes back stands where its call stood. What `due`
-        raises is raised here.
+        `arrival` is its place among all calls, so an attempt that comes back stands where its call stood. What `check`
+        raises, which is asked wherever it stands, is raised here.
         """
         place = self._join(arrival)
         try:
             while True:
                 now = anyio.current_time()
+                if check is not None:
+                    check(now)
                 when = due(now) if self._places[0] is place else math.inf
                 if when <= now:
                     return

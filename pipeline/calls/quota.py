@@ -18,12 +18,12 @@ from pipeline.calls.estimate import Charge, Guess
 from pipeline.calls.measured import Measured
 from pipeline.calls.minute import Entry
 from pipeline.calls.pace import Pace
+from pipeline.calls.period import Period
 from pipeline.calls.rate import Rate
 from pipeline.calls.rate_headers import DIMENSIONS, Announced, Dimension
 from pipeline.calls.rates import Rates, lower
 from pipeline.calls.release import Release
 
-MINUTE: Final = 61.0  #: what is whole again only later than this is no rate of a minute
 LONGEST_PAUSE: Final = 86400.0
 EPISODE: Final = 5.0  #: seconds after a cut in which there is no other one
 
@@ -31,7 +31,7 @@ NOTHING: Final = Charge(0.0, 0.0)
 
 
 class Sums(NamedTuple):
-    """What was sent so far, as it was expected, and the sums of its squares."""
+    """What was sent so far, as it was guessed, and the sums of its squares."""
 
     requests: int = 0
     input: float = 0.0
@@ -86,11 +86,12 @@ class Quota:
         self.sent = 0  #: requests let through
         self.in_flight = 0
         self.refused = 0  #: of them, for coming too fast
-        self._said = Rates()  #: by the server
-        self._other_period: set[Dimension] = set()  #: dimensions that the server does not count by the minute
+        self._said: dict[Dimension, float] = {}  #: by the server, of what it counts by the minute
+        self._periods: dict[Dimension, Period] = {}  #: that the server counts by
         self._sums = Sums()
         self._cut = 0  #: the number of the last one sent before the last cut
         self._cut_until = now
+        self._at = now
         self._requests = Measured()
         self._release: Release | None = None
         self.limit_to(given or Rates())
@@ -129,7 +130,7 @@ class Quota:
             self._release.sent(now)
         self.sent += 1
         self.in_flight += 1
-        self._sums = self._sums.plus(guess.expected)
+        self._sums = self._sums.plus(guess.reserved)
         return Ticket(self.sent, now, guess, entries, self._sums)
 
     # -- coming back --------------------------------------------------------------------------------------------
@@ -158,13 +159,14 @@ class Quota:
         if not said:
             return
         self._advance(now)
-        self._other_period |= {name for name, each in said.items() if (each.reset or 0.0) > MINUTE}
-        limits = {name: each.limit for name, each in said.items() if each.limit is not None}
-        self._said = Rates(**{name: limits.get(name, self._said.of(name)) for name in DIMENSIONS})
-        self._fit()
+        before = self._said.copy()
+        for name, each in said.items():
+            self._hear(name, each, now - ticket.sent_at, now)
+        if self._said != before:
+            self._fit()
         for name, each in said.items():
             rate = self.rates.get(name)
-            if rate is not None and each.remaining is not None and name not in self._other_period:
+            if rate is not None and each.remaining is not None and not self._periods[name].other:
                 total, squares = self._sums.of(name)
                 then, squares_then = ticket.sums.of(name)
                 rate.mirror(each.remaining, total - then, squares - squares_then, now - ticket.sent_at)
@@ -197,6 +199,9 @@ class Quota:
 
     def _advance(self, now: float) -> None:
         """Fill the buckets with what came since the last time; nothing comes during a pause."""
+        if now == self._at:
+            return
+        self._at = now
         self.pace.rest(min(now, self.paused_until))
         worth = self.pace.advance(now)
         for rate in self.rates.values():
@@ -204,11 +209,21 @@ class Quota:
         if self._release is not None and self._release.over(now):
             self._release = None
 
+    def _hear(self, name: Dimension, said: Announced, passed: float, now: float) -> None:
+        """Keep the limit that the server says, if it is one of a minute."""
+        period = self._periods.get(name)
+        if period is None:
+            period = self._periods[name] = Period(now)
+        period.see(said, passed, now)
+        if period.other:
+            self._said.pop(name, None)
+        elif said.limit is not None:
+            self._said[name] = said.limit
+
     def _fit(self) -> None:
         """Have each rate that is known: the lower one of what users gave and what the server said."""
         for name in DIMENSIONS:
-            said = None if name in self._other_period else self._said.of(name)
-            limit = lower(self.given.of(name), said)
+            limit = lower(self.given.of(name), self._said.get(name))
             if limit is None:
                 self.rates.pop(name, None)
             elif name not in self.rates:

@@ -10,9 +10,10 @@ import anyio
 
 from pipeline.calls.call import Reply, Request
 from pipeline.calls.errors import CallError
-from pipeline.calls.estimate import Charge, Estimates, Guess, TokenCharge
+from pipeline.calls.estimate import Charge, Estimates, TokenCharge
 from pipeline.calls.line import Line
-from pipeline.calls.quota import MINUTE, NOTHING, Quota, Ticket
+from pipeline.calls.period import LONGEST
+from pipeline.calls.quota import NOTHING, Quota, Ticket
 from pipeline.calls.rate_headers import Announced, Dimension, rates_announced
 from pipeline.calls.rates import Rates
 from pipeline.core.ports import Visit
@@ -77,22 +78,32 @@ class Turnstile:
     # -- through -------------------------------------------------------------------------------------------------
 
     async def enter(self, request: Request) -> Ticket:
-        """Wait until `request` may be sent. Raises `CallError` of class park when that is later than anybody waits."""
-        guess = self.estimates.guess(request)
+        """Wait until `request` may be sent. Raises `CallError` of class park when a pause is longer than anybody waits,
+        or does not end before the item does."""
+        guess, deadline = self.estimates.guess(request), request.visit.deadline
         now = anyio.current_time()
-        if not self.line and self._due(guess, now) <= now:
+        self._check_pause(now, deadline)
+        if not self.line and self.quota.ready_at(guess, now) <= now:
             return self.quota.send(guess, now, waited=False)
-        with request.visit.waiting(self):
-            await self.line.stand(request.arrival, lambda now: self._due(guess, now))
+        with request.visit.waiting_to_send(self):
+            await self.line.stand(
+                request.arrival,
+                lambda now: self.quota.ready_at(guess, now),
+                lambda now: self._check_pause(now, deadline),
+            )
             return self.quota.send(guess, anyio.current_time(), waited=len(self.line) > 0)
 
-    def _due(self, guess: Guess, now: float) -> float:
-        if self.quota.paused_until - now > self.wait_max:
-            raise self._parked(self.quota.paused_until - now)
-        return self.quota.ready_at(guess, now)
+    def _check_pause(self, now: float, deadline: float | None) -> None:
+        until = self.quota.paused_until
+        if until <= now:
+            return
+        if until - now > self.wait_max:
+            raise self._parked(until - now, f"longer than {self.wait_max:g} s")
+        if deadline is not None and until >= deadline:
+            raise self._parked(until - now, "which would be too late for the item")
 
-    def _parked(self, seconds: float) -> CallError:
-        asked = f"the server asks to wait {seconds:.0f} s more, longer than {self.wait_max:g} s"
+    def _parked(self, seconds: float, why: str) -> CallError:
+        asked = f"the server asks to wait {seconds:.0f} s more, {why}"
         return CallError(
             f"{self.name}: its quota is used up; {asked}",
             fault="park",
@@ -119,6 +130,7 @@ class Turnstile:
         A refusal that only its headers say the end of gets it as `retry_after`, so that its call waits as all others.
         """
         now, said = anyio.current_time(), self._said(error.headers)
+        paused_until = max(self.quota.paused_until, now)
         self.quota.settle(ticket, self._used(ticket, error), now)
         self.quota.learn(ticket, said, now)
         if error.type in ("rate_limited", "slow_down", "overloaded"):
@@ -129,7 +141,10 @@ class Turnstile:
                 self.quota.pause(wait, now)
             else:
                 self.quota.refuse(ticket, now, wait=wait, slow_down=error.type == "slow_down")
-        self.line.call_front()
+        if self.quota.paused_until > paused_until + JITTER_MOST:
+            self.line.call_all()
+        else:
+            self.line.call_front()
 
     def given_up(self, ticket: Ticket) -> None:
         """It was sent and nobody waits for it any more; what it took stays taken."""
@@ -186,7 +201,7 @@ def _asked(ticket: Ticket, retry_after: float | None, said: Mapping[Dimension, A
         if each.reset is not None and (each.remaining is None or each.remaining < ticket.guess.reserved.of(name))
     ]
     if retry_after is not None:
-        resets = [retry_after, *(each for each in resets if each <= MINUTE)]
+        resets = [retry_after, *(each for each in resets if each <= LONGEST)]
     return max(resets, default=0.0)
 
 

@@ -81,7 +81,7 @@ class Machine:
         self.crews: dict[str, Workers] = {}  #: of leaf stages, by name
         self.composites: dict[str, CompositeRun] = {}
         self._names = tuple(stage.name for stage in walk(pipeline.stage))
-        self.sleepers: set[CancelScope] = set()
+        self.sleepers: set[CancelScope] = set()  #: calls of which nothing is in flight; they end when calls do
         self.pulls = Pulls()
         self.at_drain: list[Callable[[], None]] = []  #: told when nothing more is taken in
         self.threads: dict[str, Threads] = {}  #: of the stages that run functions in threads

@@ -93,6 +93,11 @@ class Visit(Protocol):
         """Let it be seen, for the length of the block, that this visit waits for `hold`."""
         ...
 
+    def waiting_to_send(self, hold: Hold) -> AbstractContextManager[None]:
+        """As `waiting`, before an attempt is sent. Raises `CallsClosed` at once, or out of the block wherever that
+        awaits, when the run stops making calls; a block that has come to its end has what it waited for."""
+        ...
+
     def without_slot(self) -> AbstractAsyncContextManager[None]:
         """Give the stage's slot back for the length of the block (a wait between attempts), then take it again."""
         ...

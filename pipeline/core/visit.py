@@ -118,6 +118,27 @@ class Visit:
         finally:
             holds.remove(hold)
 
+    @contextmanager
+    def waiting_to_send(self, hold: Hold) -> Generator[None]:
+        """As `waiting`, before an attempt is sent. Raises `CallsClosed` at once, or out of the block wherever that
+        awaits, when the run stops making calls; a block that has come to its end has what it waited for."""
+        self.admit_call()
+        with self._until_closed() as scope, self.waiting(hold):
+            yield
+        if scope.cancelled_caught:
+            self.admit_call()
+
+    @contextmanager
+    def _until_closed(self) -> Generator[CancelScope]:
+        """Leave the block when the run stops making calls."""
+        sleepers = self._worker.crew.machine.sleepers
+        with CancelScope() as scope:
+            sleepers.add(scope)
+            try:
+                yield scope
+            finally:
+                sleepers.discard(scope)
+
     @asynccontextmanager
     async def without_slot(self) -> AsyncGenerator[None]:
         """Give the slot back for the length of the block (a wait between attempts), then take one again.
@@ -125,19 +146,13 @@ class Visit:
         A visit that has several calls in flight gives its slot back only while all of them wait. Raises `CallsClosed`
         at once, or out of the block, when the run stops making calls.
         """
-        machine = self._worker.crew.machine
         self.admit_call()
         self._sleeping += 1
         if self._sleeping >= self._calls:
             self._worker.lend_slot()
         try:
-            with CancelScope() as scope:
-                machine.sleepers.add(scope)
-                try:
-                    with self.waiting(NextAttempt()):
-                        yield
-                finally:
-                    machine.sleepers.discard(scope)
+            with self._until_closed(), self.waiting(NextAttempt()):
+                yield
         finally:
             self._sleeping -= 1
             await self._regain()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -15,11 +17,13 @@ from pipeline.calls.quota import Quota, Ticket
 from pipeline.calls.rate_headers import Announced
 from pipeline.calls.rates import Rates
 from pipeline.core.usage import Usage
+from stages.models.simulated_limits import Meter, SlidingWindow, SteppedWindow
+from stages.models.simulated_limits import TokenBucket as MinuteBucket
 from tests.calls.saturating import request
 
 
 def guess(tokens: float = 1.0) -> Guess:
-    return Guess(Charge(tokens, 0.0), Charge(tokens, 0.0), tokens)
+    return Guess(Charge(tokens, 0.0), tokens)
 
 
 ONE = guess()
@@ -93,6 +97,48 @@ def test_what_is_whole_only_after_hours_is_no_rate_of_a_minute() -> None:
     assert quota.announced
     quota.learn(ticket, {"requests": Announced(14400.0, 14370.0, 180.0)}, 2.0)
     assert not quota.announced
+
+
+def hear(*said: Announced, every: float, latency: float = 0.2, answers: int = 20) -> Quota:
+    """A quota after so many answers, which said this in turn."""
+    quota = Quota(0.0)
+    for number in range(answers):
+        ticket = quota.send(ONE, number * every)
+        quota.settle(ticket, Charge(1.0, 0.0), number * every + latency)
+        quota.learn(ticket, {"requests": said[number % len(said)]}, number * every + latency)
+    return quota
+
+
+def test_what_is_always_whole_again_within_a_second_is_no_rate_of_a_minute() -> None:
+    assert not hear(Announced(10.0, 9.0, 1.0), every=6.0).announced
+    assert not hear(Announced(600.0, 590.0, 0.9), Announced(600.0, 300.0, 0.4), every=0.5).announced
+    assert hear(Announced(10.0, 9.0, 1.0), every=6.0, answers=1).announced
+
+
+def test_a_minute_that_fills_evenly_is_not_taken_for_less_however_short_its_resets_are() -> None:
+    for said in (Announced(500.0, 499.0, 0.12), Announced(500.0, 499.0, 0.06), Announced(10_000.0, 9_990.0, 0.06)):
+        assert hear(said, every=0.5).announced
+    assert hear(Announced(500.0, 499.0, 0.001), every=5.0, latency=0.12).announced  # less than one, rounded up
+    assert hear(Announced(500.0, 450.0, 0.001, exact=False), every=0.5).announced  # another clock
+
+
+def test_of_a_minute_of_which_little_may_go_at_once_the_rate_is_kept() -> None:
+    assert hear(Announced(600.0, 9.0, 0.1), every=0.1, answers=100).announced
+
+
+@pytest.mark.parametrize("kind", [partial(MinuteBucket, burst=60.0), SlidingWindow, SteppedWindow])
+@pytest.mark.parametrize("limit", [10, 500])
+def test_no_way_to_count_a_minute_is_taken_for_another_period(kind: Callable[[int], Meter], limit: int) -> None:
+    quota, meter, now = Quota(0.0), kind(limit), 0.0
+    while now < 200:
+        now = max(now + 0.01, quota.ready_at(ONE, now))
+        ticket = quota.send(ONE, now)
+        if meter.wait(1, now) == 0:
+            meter.take(1, now)
+        said = Announced(float(limit), float(meter.remaining(now)), meter.reset(now) or None)
+        quota.settle(ticket, Charge(1.0, 0.0), now)
+        quota.learn(ticket, {"requests": said}, now)
+        assert quota.announced
 
 
 def test_what_the_server_says_is_left_lowers_the_level_and_never_raises_it_above_nothing() -> None:
@@ -179,7 +225,7 @@ def test_guesses_are_learned_by_sums_and_by_stage() -> None:
 def test_who_counts_the_token_limit_gives_nothing_back() -> None:
     estimates = Estimates("most")
     asked = request(1, 0.25)
-    made = Guess(Charge(1.0, 3999.0), Charge(1.0, 3999.0), 1.0)
+    made = Guess(Charge(1.0, 3999.0), 1.0)
     assert estimates.guess(asked).reserved.of("tokens") == pytest.approx(1.25)
     assert estimates.settled(made, Usage(10, 20)).of("tokens") == 4000
     assert estimates.settled(made, Usage(10, 5000)).of("tokens") == 5010

@@ -58,6 +58,14 @@ async def test_other_models_and_other_accounts_have_quotas_of_their_own() -> Non
         assert len({id(policies(each, limits)[1].turnstile) for each in several}) == 4
 
 
+async def test_an_address_is_the_same_with_a_slash_at_its_end() -> None:
+    one, two = (model("vllm/m", base_url=f"http://127.0.0.1:9/v1{end}") for end in ("", "/"))
+    async with Limits() as limits:
+        assert (one == two, one.base_url) == (True, "http://127.0.0.1:9/v1")
+        assert policies(one, limits)[0].gate is policies(two, limits)[0].gate
+        assert policies(one, limits)[1].turnstile is policies(two, limits)[1].turnstile
+
+
 async def test_where_it_starts_is_the_users_number_or_a_few_or_open_when_rates_are_known() -> None:
     cases: tuple[tuple[dict[str, object], float], ...] = (
         ({"max_concurrency": 50}, 50),

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
 from random import Random
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
+from pipeline import Pipeline
 from pipeline.calls.call import Reply, Request
 from pipeline.calls.errors import CallError
+from pipeline.calls.gate import Gate
+from pipeline.calls.limit import SharedLimit
 from pipeline.calls.pacing import Pacing
 from pipeline.calls.rates import Rates
 from pipeline.calls.retry import Retry
@@ -17,9 +23,15 @@ from pipeline.calls.stack import wrapped
 from pipeline.calls.turnstile import Turnstile
 from pipeline.core.errors import CallsClosed
 from pipeline.core.usage import Usage
+from stages import agent, resolve
+from stages.models.openai import OpenAIModel
 from tests.calls.saturating import request
+from tests.calls.visits import FakeVisit
 from tests.engine.schedules import in_virtual_time
+from tests.servers.scripted import ScriptedModel, Sent
 
+ANSWER = b'{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":1}}'
+ANSWERED = Sent(parts=(ANSWER,), delay=0.1)
 Ask = Callable[[Request], Awaitable[Reply]]
 
 
@@ -145,6 +157,105 @@ async def test_calls_are_parked_when_a_pause_is_longer_than_anybody_waits() -> N
 
 
 @in_virtual_time
+async def test_nobody_waits_for_a_pause_that_ends_after_its_item_wherever_it_stands() -> None:
+    parked: list[tuple[int, str, float]] = []
+
+    async def answer(asked: Request) -> Reply:
+        if asked.arrival == 0:
+            await anyio.sleep(1)
+            raise CallError("later", fault="retry", type="rate_limited", retry_after=30.0)
+        return await at_once(asked)
+
+    call, turnstile = paced(answer, requests=6)
+
+    async def run(arrival: int, deadline: float | None) -> None:
+        try:
+            await call(replace(request(arrival), visit=FakeVisit(deadline=deadline)))
+        except CallError as error:
+            parked.append((arrival, error.fault, anyio.current_time()))
+
+    async with anyio.create_task_group() as tg:
+        for arrival, deadline in enumerate((None, 60.0, 20.0, None, 25.0)):
+            tg.start_soon(run, arrival, deadline)
+            await checkpoint()
+        await anyio.sleep(2)
+        with pytest.raises(CallError, match=r"the server asks to wait (29|30) s more, which would be too late"):
+            await call(replace(request(5), visit=FakeVisit(deadline=anyio.current_time() + 28)))
+        assert sorted(parked) == [(0, "retry", 1.0), (2, "park", 1.0), (4, "park", 1.0)]
+        assert len(turnstile.line) == 2
+    assert len(parked) == 3
+
+
+@in_virtual_time
+async def test_a_run_that_stops_making_calls_waits_for_no_quota_and_no_gate_and_nothing_is_left_of_those_who_did() -> (
+    None
+):
+    ended: list[tuple[str, float]] = []
+
+    async def answer(asked: Request) -> Reply:
+        asked.visit.admit_call()
+        await anyio.sleep(20)
+        return await at_once(asked)
+
+    turnstile, gate, visit = Turnstile("m"), Gate("m", most=4), FakeVisit()
+    turnstile.limit_to(Rates(requests=2, tokens=1000))
+    call = wrapped(answer, [SharedLimit(gate, turnstile), Pacing(turnstile)])
+
+    async def run(arrival: int) -> None:
+        try:
+            await call(replace(request(arrival), visit=visit))
+            ended.append(("answered", anyio.current_time()))
+        except CallsClosed:
+            ended.append(("closed", anyio.current_time()))
+
+    async with anyio.create_task_group() as tg:
+        for arrival in range(8):
+            tg.start_soon(run, arrival)
+        await anyio.sleep(5)
+        assert (turnstile.quota.in_flight, len(turnstile.line), len(gate.line)) == (1, 3, 4)
+        visit.close()
+        await anyio.sleep(1)
+        assert ended == [("closed", 5.0)] * 7
+        tg.start_soon(run, 8)
+    assert ended == [*[("closed", 5.0)] * 7, ("closed", 6.0), ("answered", 20.0)]
+    assert (turnstile.quota.in_flight, len(turnstile.line), turnstile.quota.sent) == (0, 0, 1)
+    assert (gate.concurrency.in_flight, len(gate.line), gate.holders(), visit.sleepers) == (0, 0, [], set())
+
+
+@in_virtual_time
+async def test_whenever_calls_are_closed_each_is_answered_or_gives_back_what_it_took() -> None:
+    for moment in range(40):
+        turnstile, gate, visit = Turnstile("m"), Gate("m", most=2), FakeVisit()
+        turnstile.limit_to(Rates(requests=60))
+        made: list[int] = []
+
+        async def answer(asked: Request, visit: FakeVisit = visit, made: list[int] = made) -> Reply:
+            visit.admit_call()
+            made.append(asked.arrival)
+            await anyio.sleep(0.5)
+            return await at_once(asked)
+
+        call = wrapped(answer, [SharedLimit(gate, turnstile), Pacing(turnstile)])
+        answered: list[int] = []
+
+        async def run(arrival: int, call: Ask = call, visit: FakeVisit = visit, answered: list[int] = answered) -> None:
+            with suppress(CallsClosed):
+                await call(replace(request(arrival), visit=visit))
+                answered.append(arrival)
+
+        async with anyio.create_task_group() as tg:
+            for arrival in range(6):
+                tg.start_soon(run, arrival)
+            await anyio.sleep(0.25 * (moment // 4))
+            for _ in range(moment % 4):
+                await checkpoint()
+            visit.close()
+        assert answered == made
+        assert (turnstile.quota.in_flight, len(turnstile.line)) == (0, 0)
+        assert (gate.concurrency.in_flight, len(gate.line)) == (0, 0)
+
+
+@in_virtual_time
 async def test_a_call_that_is_not_made_takes_nothing() -> None:
     async def answer(asked: Request) -> Reply:
         raise CallsClosed("no more")
@@ -178,6 +289,37 @@ async def test_known_rates_are_told_in_one_line() -> None:
     )
     assert str(turnstile.statistics()) == expected
     assert str(turnstile) == "the model's quota (500 requests, 60000 tokens a minute, 0 wait)"
+
+
+def refusing(*more: Sent, **options: object) -> ScriptedModel:
+    """A server that answers the first, asks the next ones to wait, and answers again."""
+    code = b'{"error":{"code":"rate_limit_exceeded","message":"slower"}}'
+    refused = Sent(status=429, headers={"retry-after": "50"}, parts=(code,))
+    definition = resolve("vllm/m", base_url="http://127.0.0.1:9/v1", attempts=2, **options)
+    assert isinstance(definition, OpenAIModel)
+    return ScriptedModel(definition, (ANSWERED, refused, *more))
+
+
+@in_virtual_time
+async def test_a_run_that_is_drained_to_its_calls_ends_at_once_when_all_of_them_wait() -> None:
+    for options in ({}, {"requests_per_minute": 2}, {"requests_per_minute": 600, "max_concurrency": 2}):
+        begun, model = anyio.current_time(), refusing(ANSWERED, **options)
+        async with Pipeline(agent("ask", model=model, concurrency=8)).open(range(8)) as run:
+            await anyio.sleep(5)
+            run.drain("calls")
+            async for _ in run.results:
+                pass
+        assert anyio.current_time() == begun + 5, options
+        assert sum(run.statistics().window.settled.values()) == 8
+
+
+@in_virtual_time
+async def test_another_model_is_asked_when_a_pause_would_be_too_late_for_the_item() -> None:
+    model = refusing(ANSWERED, requests_per_minute=600, fallback=("sim/default",))
+    records = await Pipeline(agent("ask", model=model, concurrency=4), item_timeout=20.0).collect(range(6))
+    assert [record.status for record in records] == ["ok"] * 6
+    assert anyio.current_time() < 20
+    assert len(model.ledger.times) < 6
 
 
 async def _run(call: Ask, arrival: int) -> None:

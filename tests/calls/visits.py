@@ -12,6 +12,8 @@ from contextlib import (
 )
 from dataclasses import dataclass, field
 
+import anyio
+
 from pipeline.core.errors import CallsClosed
 from pipeline.core.events import Event
 from pipeline.core.ports import Hold
@@ -38,6 +40,13 @@ class FakeVisit:
     events: list[Event] = field(default_factory=list[Event])
     remarks: list[str] = field(default_factory=list[str])
     spare: int = 1  #: slots that are free beside the one that is held
+    sleepers: set[anyio.CancelScope] = field(default_factory=set[anyio.CancelScope])
+
+    def close(self) -> None:
+        """The run stops making calls."""
+        self.closed = True
+        for sleeper in self.sleepers:
+            sleeper.cancel()
 
     def next_ordinal(self) -> int:
         self.calls += 1
@@ -70,6 +79,18 @@ class FakeVisit:
 
     def waiting(self, hold: Hold) -> AbstractContextManager[None]:
         return nullcontext()
+
+    @contextmanager
+    def waiting_to_send(self, hold: Hold) -> Generator[None]:
+        self.admit_call()
+        with anyio.CancelScope() as scope:
+            self.sleepers.add(scope)
+            try:
+                yield
+            finally:
+                self.sleepers.discard(scope)
+        if scope.cancelled_caught:
+            self.admit_call()
 
     def without_slot(self) -> AbstractAsyncContextManager[None]:
         return self._without_slot()
