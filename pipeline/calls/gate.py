@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import anyio
 
@@ -12,6 +13,9 @@ from pipeline.calls.adaptive import START, Concurrency, Entry
 from pipeline.calls.call import Request
 from pipeline.calls.line import Line
 from pipeline.core.ports import Visit
+
+#: what a limit that is being learned does
+_WORDS: Final = {"start": "growing", "back": "growing back", "hold": "held", "probe": "trying more"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,8 @@ class GateStatistics:
     def __str__(self) -> str:
         limit = "no limit" if self.limit == math.inf else f"limit {self.limit:g}"
         most = "" if self.most in (math.inf, self.limit) else f" of {self.most:g}"
-        parts = [f"{self.in_flight} in flight", f"{limit}{most} ({self.phase})", f"{self.waiting} wait"]
+        phase = f", {_WORDS[self.phase]}" if self.phase in _WORDS else ""
+        parts = [f"{self.in_flight} in flight", f"{limit}{most}{phase}", f"{self.waiting} wait"]
         refused = f"{self.refused} of {self.entered} refused"
         at = "" if self.refused_at is None else f", the last with {self.refused_at} in flight"
         return f"concurrency of {self.name}: {'; '.join(parts)}; {refused}{at}"

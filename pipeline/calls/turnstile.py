@@ -47,10 +47,7 @@ class QuotaStatistics:
         return f"{limit:g} {_WORDS[name]}/min"
 
     def __str__(self) -> str:
-        rates = [
-            f"{limit:g} {_WORDS[name]}/min (level {level:.1f} of {burst:.1f})"
-            for name, limit, level, burst in self.rates
-        ]
+        rates = [f"{limit:,.10g} {_WORDS[name]}/min" for name, limit, _, _ in self.rates]
         parts = [", ".join(rates) or "no rates known", f"{self.in_flight} in flight", f"{self.waiting} wait"]
         parts.append(f"{self.refused} of {self.sent} refused")
         if self.share < 1.0:
@@ -168,7 +165,7 @@ class Turnstile:
         paused = self.quota.paused_until - _now(self.quota.paused_until)
         if paused > 0:
             return f"the end of a pause that the server asked for ({paused:.1f} s more)"
-        rates = ", ".join(f"{rate.bucket.limit:g} {_WORDS[name]}" for name, rate in self.quota.rates.items())
+        rates = ", ".join(f"{rate.bucket.limit:,.10g} {_WORDS[name]}" for name, rate in self.quota.rates.items())
         return f"the model's quota ({rates or 'unknown'} a minute, {len(self.line)} wait)"
 
     def holders(self) -> Sequence[Visit]:

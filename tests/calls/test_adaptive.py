@@ -190,7 +190,7 @@ async def test_it_can_be_resized_while_calls_wait() -> None:
         gate.resize(2)
         await anyio.sleep(10)
         assert (gate.concurrency.in_flight, len(gate.line)) == (2, 4)
-        expected = "concurrency of m: 2 in flight; limit 2 (open); 4 wait; 0 of 6 refused"
+        expected = "concurrency of m: 2 in flight; limit 2; 4 wait; 0 of 6 refused"
         assert str(gate.statistics()) == expected
 
 
@@ -214,3 +214,9 @@ def _entered(limit: Concurrency) -> Entry:
     entry = limit.enter()
     limit.leave()
     return entry
+
+
+def test_a_limit_that_is_being_learned_says_what_it_does() -> None:
+    assert str(Gate("m").statistics()) == "concurrency of m: 0 in flight; limit 20, growing; 0 wait; 0 of 0 refused"
+    most = Gate("m", most=8, adapts=False).statistics()
+    assert str(most) == "concurrency of m: 0 in flight; limit 8; 0 wait; 0 of 0 refused"

@@ -116,8 +116,8 @@ async def test_rates_that_a_server_announces_open_the_gate_and_pace_what_follows
             assert limit.gate.concurrency.limit == math.inf
         assert 8.5 < anyio.current_time() < 10.5
         quota_line, gate_line = (str(each) for each in limits.statistics())
-        assert quota_line.startswith("quota of openai/gpt: 600 requests/min (level ")
-        assert gate_line == "concurrency of openai/gpt: 0 in flight; no limit (open); 0 wait; 0 of 100 refused"
+        assert quota_line.startswith("quota of openai/gpt: 600 requests/min; ")
+        assert gate_line == "concurrency of openai/gpt: 0 in flight; no limit; 0 wait; 0 of 100 refused"
 
 
 async def _run(call: Call, number: int) -> None:

@@ -281,14 +281,11 @@ async def test_an_overloaded_server_is_left_alone_and_its_rates_are_not_cut() ->
 
 @in_virtual_time
 async def test_known_rates_are_told_in_one_line() -> None:
-    call, turnstile = paced(at_once, requests=500, tokens=60_000)
+    call, turnstile = paced(at_once, requests=500, tokens=2_000_000)
     await call(request(0))
-    expected = (
-        "quota of m: 500 requests/min (level 1.0 of 2.0), 60000 tokens/min (level 238.0 of 240.0); "
-        "0 in flight; 0 wait; 0 of 1 refused"
-    )
+    expected = "quota of m: 500 requests/min, 2,000,000 tokens/min; 0 in flight; 0 wait; 0 of 1 refused"
     assert str(turnstile.statistics()) == expected
-    assert str(turnstile) == "the model's quota (500 requests, 60000 tokens a minute, 0 wait)"
+    assert str(turnstile) == "the model's quota (500 requests, 2,000,000 tokens a minute, 0 wait)"
 
 
 def refusing(*more: Sent, **options: object) -> ScriptedModel:
