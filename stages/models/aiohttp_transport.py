@@ -180,6 +180,7 @@ class Connector(aiohttp.TCPConnector):
 
     @property
     def idle(self) -> int:
+        self._forget_closed()
         return len(self._unused)
 
     @property

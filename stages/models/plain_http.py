@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, Final
 
 import httpx2
@@ -58,9 +58,9 @@ class PlainHttp(httpx2.AsyncClient):
         request.headers.encoding = "utf-8"  # otherwise every look at them would try to find out
         return request
 
-    async def send_ready(self, url: httpx2.URL, headers: ReadyHeaders, content: bytes) -> httpx2.Response:
+    def send_ready(self, url: httpx2.URL, headers: ReadyHeaders, content: bytes) -> Awaitable[httpx2.Response]:
         """Send what is ready."""
-        return await self._sends.handle_async_request(ReadyRequest(url, headers, content, {"timeout": self._timeouts}))
+        return self._sends.handle_async_request(ReadyRequest(url, headers, content, {"timeout": self._timeouts}))
 
     async def send(self, request: httpx2.Request, **given: Any) -> httpx2.Response:
         response = await self._sends.handle_async_request(request)

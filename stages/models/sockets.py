@@ -91,6 +91,7 @@ class Sockets:
     ran_out: int = 0
     pools: list[Pool] = field(default_factory=list[Pool])
     _waiting: deque[anyio.Event] = field(default_factory=deque[anyio.Event])
+    _waiting_again: deque[anyio.Event] = field(default_factory=deque[anyio.Event])  #: these go first
     _stuck: int = 0  #: calls that found no descriptor and let a moment pass
     _first_most: float = inf
     _grows_at: float = inf
@@ -115,10 +116,8 @@ class Sockets:
     async def take(self, visit: Visit) -> None:
         """Count one more connection, as soon as there is room. First come, first served."""
         if self.full or self._waiting:
-            mine = anyio.Event()
-            self._waiting.append(mine)
-            with visit.waiting(self):
-                await self._turn(mine)
+            with visit.waiting_to_send(self):
+                await self._turn(self._waiting)
         else:
             self.busy += 1
 
@@ -126,9 +125,9 @@ class Sockets:
         self.busy -= 1
         if self.ran_out:
             self._recover()
-        while self._waiting and not self.full:
+        while not self.full and (line := self._waiting_again or self._waiting):
             self.busy += 1
-            self._waiting.popleft().set()
+            line.popleft().set()
 
     async def make_room(self) -> None:
         """Close an idle connection if there would be too many with the one that its caller, who is counted, opens."""
@@ -165,20 +164,20 @@ class Sockets:
             finally:
                 self._stuck -= 1
         if self.full:
-            mine = anyio.Event()
-            self._waiting.appendleft(mine)
-            await self._turn(mine)
+            await self._turn(self._waiting_again)
         else:
             self.busy += 1
 
-    async def _turn(self, mine: anyio.Event) -> None:
+    async def _turn(self, line: deque[anyio.Event]) -> None:
+        mine = anyio.Event()
+        line.append(mine)
         try:
             await mine.wait()
         except BaseException:
             if mine.is_set():  # the room that it was given goes to the next one
                 self.give_back()
             else:
-                self._waiting.remove(mine)
+                line.remove(mine)
             raise
 
     async def _close_oldest(self) -> bool:
@@ -195,7 +194,7 @@ class Sockets:
             self._grows_at = now + RECOVERY
 
     def statistics(self) -> SocketStatistics:
-        waiting = len(self._waiting) + self._stuck
+        waiting = len(self._waiting) + len(self._waiting_again) + self._stuck
         return SocketStatistics(self.busy, waiting, self.most, self.descriptors, self.ran_out, self.idle)
 
     def __str__(self) -> str:

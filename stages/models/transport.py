@@ -9,7 +9,8 @@ from __future__ import annotations
 import zlib
 from collections.abc import Awaitable, Callable, Iterable
 from importlib.util import find_spec
-from typing import Final
+from types import CoroutineType
+from typing import Any, Final
 
 import httpx2
 import sniffio
@@ -85,8 +86,8 @@ class _Member(httpx2.AsyncBaseTransport):
         self._transport = transport
         self._leave: Callable[[], Awaitable[None]] | None = leave
 
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        return await self._transport.handle_async_request(request)
+    def handle_async_request(self, request: httpx2.Request) -> CoroutineType[Any, Any, httpx2.Response]:
+        return self._transport.handle_async_request(request)
 
     async def aclose(self) -> None:
         leave, self._leave = self._leave, None
