@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
@@ -29,7 +30,6 @@ from pipeline.core.ports import Visit
 from pipeline.core.state import Message
 from stages.models import limiting, resilience
 from stages.models.chat import ChatProvider
-from stages.models.endpoint import Endpoint
 from stages.models.refusals import Refusals
 from stages.models.sockets import Sockets, WithinSockets
 
@@ -77,7 +77,7 @@ async def open_chat(
     from stages.models.client import PlainClient
 
     client = PlainClient(definition, key, make_transport())
-    host = Endpoint.of(definition.base_url, keyed=False).host
+    host = urlsplit(definition.base_url).netloc
     provider = ChatProvider(
         definition,
         client,
