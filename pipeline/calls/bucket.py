@@ -13,9 +13,7 @@ from pipeline.calls.measured import Measured
 USE: Final = 0.995  #: the share of a limit that is sent
 BURST: Final = 0.004  #: the share of a limit that may go at once
 BURST_SECONDS: Final = 1.0  #: and no more than the rate gives in this time
-#: the share of the rate that goes faster to make up for what was not sent; a server that counts by the second takes no
-#: more than this from the little that travels unevenly
-MAKE_UP: Final = 0.01
+MAKE_UP: Final = 0.1  #: the share of the rate that goes faster to make up for what was not sent
 MOST_SAVED: Final = 0.1  #: the share of a limit that is made up for
 _EXACT: Final = 1e-6  #: levels are sums of floats; a bucket that lacks less than this is full
 
@@ -23,10 +21,11 @@ _EXACT: Final = 1e-6  #: levels are sums of floats; a bucket that lacks less tha
 class Bucket:
     """What is left of one rate. What can change: everything but its use; times are seconds at the full rate."""
 
-    __slots__ = ("_saved", "_sent", "_use", "burst", "held", "level", "limit", "rate")
+    __slots__ = ("_make_up", "_saved", "_sent", "_use", "burst", "held", "level", "limit", "rate")
 
-    def __init__(self, limit: float, use: float = USE) -> None:
+    def __init__(self, limit: float, use: float = USE, make_up: float = MAKE_UP) -> None:
         self._use = use
+        self._make_up = make_up
         self._measure(limit)
         self.level = self.burst  #: below 0 when more was used than was put aside for it
         self.held = False  #: something else holds back what the level would let go
@@ -50,7 +49,7 @@ class Bucket:
 
     def refill(self, seconds: float) -> None:
         """Add what `seconds` bring up to the burst, and a little of what was saved."""
-        back = min(self._saved, MAKE_UP * self.rate * seconds)
+        back = min(self._saved, self._make_up * self.rate * seconds)
         self._saved -= back
         level = self.level + self.rate * seconds + back
         if level > self.burst:
