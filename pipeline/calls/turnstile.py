@@ -82,12 +82,14 @@ class Turnstile:
         self._check_pause(now, deadline)
         if not self.line and self.quota.ready_at(guess, now) <= now:
             return self.quota.send(guess, now, waited=False)
+
+        def due(now: float) -> float:
+            nonlocal guess
+            guess = self.estimates.guess(request)  # anew, because more may have been learned while it stood in line
+            return self.quota.ready_at(guess, now)
+
         with request.visit.waiting_to_send(self):
-            await self.line.stand(
-                request.arrival,
-                lambda now: self.quota.ready_at(guess, now),
-                lambda now: self._check_pause(now, deadline),
-            )
+            await self.line.stand(request.arrival, due, lambda now: self._check_pause(now, deadline))
             return self.quota.send(guess, anyio.current_time(), waited=len(self.line) > 0)
 
     def _check_pause(self, now: float, deadline: float | None) -> None:
