@@ -14,9 +14,11 @@ from anyio.lowlevel import checkpoint
 from pipeline import Pipeline
 from pipeline.calls.call import Reply, Request
 from pipeline.calls.errors import CallError
+from pipeline.calls.estimate import OUTPUT
 from pipeline.calls.gate import Gate
 from pipeline.calls.limit import SharedLimit
 from pipeline.calls.pacing import Pacing
+from pipeline.calls.parameters import Parameters
 from pipeline.calls.rates import Rates
 from pipeline.calls.retry import Retry
 from pipeline.calls.stack import wrapped
@@ -321,3 +323,22 @@ async def test_another_model_is_asked_when_a_pause_would_be_too_late_for_the_ite
 
 async def _run(call: Ask, arrival: int) -> None:
     await call(request(arrival))
+
+
+@in_virtual_time
+async def test_what_was_learned_while_a_call_waited_is_what_it_takes() -> None:
+    turnstile = Turnstile("m")
+    turnstile.limit_to(Rates(tokens=60_000))
+    asks = [replace(request(number), parameters=Parameters()) for number in range(2)]
+    first = await turnstile.enter(asks[0])
+    waited: list[float] = []
+
+    async def second() -> None:
+        waited.append((await turnstile.enter(asks[1])).guess.reserved.output)
+
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(second)
+        await checkpoint()
+        assert len(turnstile.line) == 1
+        turnstile.answered(first, asks[0], Reply("", Usage(1, 10, requests=1), None))
+    assert (first.guess.reserved.output, waited) == (OUTPUT, [10.0])
