@@ -6,13 +6,11 @@ from dataclasses import dataclass
 
 from pipeline.calls.call import Call, Reply, Request
 from pipeline.calls.errors import CallError
+from pipeline.calls.faults import GATEWAY
 from pipeline.core.usage import Cost, Usage
 
 _ONE = Usage(requests=1)
 _NOTHING = Cost(0.0, "")
-
-#: a gateway that gave up; what is behind it may have answered
-_GATEWAY = frozenset({502, 504, 524})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,7 @@ def unpaid(error: CallError) -> bool:
     """Say whether an attempt surely cost nothing: no connection was made, or the server refused the request."""
     if error.fault in ("retry", "stop", "park"):
         return True
-    return error.fault == "fail" and error.http_status is not None and error.http_status not in _GATEWAY
+    return error.fault == "fail" and error.http_status is not None and error.http_status not in GATEWAY
 
 
 def _book_failure(request: Request, error: CallError) -> None:

@@ -21,11 +21,10 @@ _EXACT: Final = 1e-6  #: levels are sums of floats; a bucket that lacks less tha
 class Bucket:
     """What is left of one rate. What can change: everything but its use; times are seconds at the full rate."""
 
-    __slots__ = ("_make_up", "_saved", "_sent", "_use", "burst", "held", "level", "limit", "rate")
+    __slots__ = ("_saved", "_sent", "_use", "burst", "held", "level", "limit", "rate")
 
-    def __init__(self, limit: float, use: float = USE, make_up: float = MAKE_UP) -> None:
+    def __init__(self, limit: float, use: float = USE) -> None:
         self._use = use
-        self._make_up = make_up
         self._measure(limit)
         self.level = self.burst  #: below 0 when more was used than was put aside for it
         self.held = False  #: something else holds back what the level would let go
@@ -49,7 +48,7 @@ class Bucket:
 
     def refill(self, seconds: float) -> None:
         """Add what `seconds` bring up to the burst, and a little of what was saved."""
-        back = min(self._saved, self._make_up * self.rate * seconds)
+        back = min(self._saved, MAKE_UP * self.rate * seconds)
         self._saved -= back
         level = self.level + self.rate * seconds + back
         if level > self.burst:

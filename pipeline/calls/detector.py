@@ -68,7 +68,7 @@ class Detector:
                 reply = await call(request)
             except CallError as error:
                 if self.first.failed(request.visit.item_id, error):
-                    error.stop_run(f"all of the first {CALLS} calls failed alike, so the run is stopped")
+                    error.stop_run(f"all of the first {CALLS} calls failed alike")
                 raise
             self.first.answered()
             return reply

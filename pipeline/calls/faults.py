@@ -51,7 +51,7 @@ _BY_STATUS: Mapping[int, Fault] = {
 }
 
 #: A gateway that gave up waiting; when it waited long, the model may have answered, and been paid, behind it.
-_GATEWAY = frozenset({502, 504, 524})
+GATEWAY = frozenset({502, 504, 524})
 GATEWAY_WAITED = 10.0
 
 #: The first name found along the chain of causes decides, outermost class first. A certificate that is not trusted is
@@ -123,7 +123,7 @@ def _of_code(status: int, code: str | None, error_type: str | None, message: str
 def _of_plain_status(status: int, waited: float) -> Fault:
     if known := _BY_STATUS.get(status):
         return known
-    if status in _GATEWAY:
+    if status in GATEWAY:
         return Fault("ambiguous" if waited > GATEWAY_WAITED else "retry", "server_error")
     if 300 <= status < 400:
         return Fault("stop", "redirected")

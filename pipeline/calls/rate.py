@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from math import sqrt
-from typing import Final
 
-from pipeline.calls.bucket import Bucket
+from pipeline.calls.bucket import USE, Bucket
 from pipeline.calls.doubt import DEVIATIONS, Doubt
 from pipeline.calls.minute import Entry, Minute
 from pipeline.calls.pace import Pace
-
-#: the share of a rate of tokens that goes faster to make up for what was not sent: a server that counts by the second
-#: takes hardly more, because tokens come in lumps and go without the margin of requests
-MAKE_UP_TOKENS: Final = 0.01
 
 
 class Rate:
@@ -25,7 +20,7 @@ class Rate:
     __slots__ = ("born", "bucket", "doubt", "minute")
 
     def __init__(self, limit: float, *, alike: bool, born: int) -> None:
-        self.bucket = Bucket(limit) if alike else Bucket(limit, 1.0, MAKE_UP_TOKENS)
+        self.bucket = Bucket(limit, USE if alike else 1.0)
         self.minute = None if alike else Minute()
         self.doubt = Doubt()
         self.born = born  #: how many requests had been sent before it was known; they took nothing from it

@@ -173,8 +173,11 @@ class Turnstile:
     def holders(self) -> Sequence[Visit]:
         return ()
 
-    def statistics(self) -> QuotaStatistics:
+    def statistics(self) -> QuotaStatistics | None:
+        """None while there is nothing to say: no rate is known, and nothing was refused."""
         quota, now = self.quota, _now(self.quota.paused_until)
+        if not quota.announced and not quota.refused and now >= quota.paused_until:
+            return None
         return QuotaStatistics(
             self.name,
             tuple(

@@ -6,9 +6,9 @@ import importlib
 import itertools
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
 import anyio
@@ -26,7 +26,7 @@ from pipeline.calls.stack import Stack
 from pipeline.calls.timeout import AttemptTimeout
 from pipeline.calls.tool import Tool
 from pipeline.core.limits import Limits
-from pipeline.core.ports import Visit
+from pipeline.core.ports import SharesLimits, Visit
 from pipeline.core.state import Message
 from stages.models import limiting, resilience
 from stages.models.chat import ChatProvider
@@ -39,19 +39,12 @@ if TYPE_CHECKING:
     from stages.models.openai import OpenAIModel
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 CLOSE_TIMEOUT: Final = 5.0  #: seconds that closing connections may take when the run is being cancelled
 
 
-class Opens(Protocol[T_co]):
-    """A definition that opens within limits."""
-
-    def open_within(self, limits: Limits) -> AbstractAsyncContextManager[T_co]: ...
-
-
 @asynccontextmanager
-async def open_alone(definition: Opens[T]) -> AsyncGenerator[T]:
+async def open_alone(definition: SharesLimits[T]) -> AsyncGenerator[T]:
     """Open a definition within limits of its own."""
     async with Limits() as limits, definition.open_within(limits) as opened:
         yield opened

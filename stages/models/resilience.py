@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Hashable
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, cast
 from urllib.parse import urlsplit
@@ -20,6 +19,7 @@ from pipeline.calls.retry import Retry
 from pipeline.calls.retry_budget import retry_budget
 from pipeline.calls.secrets import without_secrets
 from pipeline.core.limits import Limits
+from pipeline.core.ports import SharesLimits
 from stages.models.limiting import endpoint
 
 if TYPE_CHECKING:
@@ -28,13 +28,11 @@ if TYPE_CHECKING:
 SIMULATED: Final = "sim"
 
 
-class Opens(Protocol):
+class TakesOver(SharesLimits[Substitute], Protocol):
     """The definition of a model that can take over from another one."""
 
     @property
     def name(self) -> str: ...
-
-    def open_within(self, limits: Limits) -> AbstractAsyncContextManager[Substitute]: ...
 
 
 def retry(definition: OpenAIModel, limits: Limits) -> Policy:
@@ -68,7 +66,7 @@ async def fallback(definition: OpenAIModel, limits: Limits) -> Policy | None:
     models: list[Substitute] = []
     names = [definition.name]
     for other in definition.fallback:
-        opens = cast("Opens", other)
+        opens = cast("TakesOver", other)
         models.append(await limits.opened(("fallback", other), lambda opens=opens: opens.open_within(limits)))
         names.append(opens.name)
     return Fallback(tuple(models), tuple(names)) if models else None

@@ -90,7 +90,7 @@ async def test_the_failure_that_is_one_too_many_stops_the_run_and_says_why() -> 
     outcomes: list[Reply | CallError] = [failure("bad_request", "fail") for _ in range(10)]
     errors = await errors_of(FirstCalls(), outcomes)
     assert [error.stops_run for error in errors] == [False] * 9 + [True]
-    assert str(errors[-1]) == "all of the first 10 calls failed alike, so the run is stopped: it said bad_request"
+    assert str(errors[-1]) == "all of the first 10 calls failed alike: it said bad_request"
     assert (errors[-1].fault, errors[-1].retryable) == ("stop", False)
 
 

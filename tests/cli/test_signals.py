@@ -77,7 +77,7 @@ def test_a_call_that_blocks_does_not_keep_the_command_alive(tmp_path: Path) -> N
     (tmp_path / "p.yaml").write_text('version: 1\nstages: [{map: stay, call: "tools:block", blocking: true}]\n')
     with Running("run", "p.yaml", "--allow-import", "./tools", "--grace", "0s", cwd=tmp_path) as running:
         running.feed("x\n")
-        running.admitted(1)
+        running.until("1 blocking calls of 'stay' have not returned")
         running.signal(signal.SIGTERM)
         assert running.wait() == 143
         running.hear("not finished within 0 s")

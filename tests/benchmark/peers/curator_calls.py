@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
-import tempfile
 import time
-from importlib.util import find_spec
-from pathlib import Path
 
 from calling import PROMPT, WARM, measured, work
+from curator_environment import set_environment
 
 PLENTY = 1_000_000_000
 
 
 def main() -> None:
     base_url, in_flight, calls = work()
-    _set_environment()
+    set_environment()
     from bespokelabs import curator
 
     limits = {"max_requests_per_minute": PLENTY, "max_tokens_per_minute": PLENTY, "max_concurrent_requests": in_flight}
@@ -35,22 +32,6 @@ def main() -> None:
         count = answered(0, calls)
         result = measured(time.perf_counter() - start, time.process_time() - cpu, count, "bespokelabs-curator")
     print(json.dumps(result))
-
-
-def _set_environment() -> None:
-    """Switch off what would be kept or told, and count tokens by the vocabulary that LiteLLM brings along."""
-    litellm = find_spec("litellm")
-    assert litellm is not None
-    assert litellm.origin is not None
-    vocabulary = Path(litellm.origin).parent / "litellm_core_utils" / "tokenizers"
-    os.environ.update(
-        CURATOR_DISABLE_CACHE="1",
-        CURATOR_CACHE_DIR=tempfile.mkdtemp(),
-        CURATOR_VIEWER="0",
-        TELEMETRY_ENABLED="false",
-        TIKTOKEN_CACHE_DIR=str(vocabulary),
-        OPENAI_API_KEY="none",
-    )
 
 
 if __name__ == "__main__":

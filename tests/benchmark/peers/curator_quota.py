@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
-import tempfile
 import time
-from importlib.util import find_spec
-from pathlib import Path
 
+from curator_environment import set_environment
 from quota_work import report, work
 
 
 def main() -> None:
     given, start = work(), time.perf_counter()
-    _set_environment()
+    set_environment()
     from bespokelabs import curator
 
     model = curator.LLM(
@@ -34,22 +31,6 @@ def main() -> None:
     rows = getattr(answers, "dataset", answers)
     answered = sum(bool(each["response"]) for each in rows)
     report(given.calls, answered, time.perf_counter() - start, "bespokelabs-curator")
-
-
-def _set_environment() -> None:
-    """Switch off what would be kept or told, and count tokens by the vocabulary that LiteLLM brings along."""
-    litellm = find_spec("litellm")
-    assert litellm is not None
-    assert litellm.origin is not None
-    vocabulary = Path(litellm.origin).parent / "litellm_core_utils" / "tokenizers"
-    os.environ.update(
-        CURATOR_DISABLE_CACHE="1",
-        CURATOR_CACHE_DIR=tempfile.mkdtemp(),
-        CURATOR_VIEWER="0",
-        TELEMETRY_ENABLED="false",
-        TIKTOKEN_CACHE_DIR=str(vocabulary),
-        OPENAI_API_KEY="none",
-    )
 
 
 if __name__ == "__main__":
