@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Never, TypeAlias
 
 from pipeline.core.asking import ask
-from pipeline.core.batches import Batch, Member, id_of, share_out
+from pipeline.core.batches import Batch, Member, id_of
 from pipeline.core.collapse import Collapse
 from pipeline.core.composite import Composite, CompositeRun
 from pipeline.core.deadlines import Deadlines
@@ -51,7 +51,7 @@ class Bracket(Batch):
             return
         members = self.conclude()
         self.run.joiner.closed(self)
-        share_out(frame.account, [member.item.frame.account for member in members])
+        self._share_out(frame)
         if outcome.status in ("ok", "partial") and outcome.item is not None:
             self._hand_out(members, outcome.item)
             return
@@ -60,6 +60,12 @@ class Bracket(Batch):
                 self.run.reject(member.item, outcome.failure)
             else:
                 member.item.frame.resolve(Outcome(outcome.status, member.item))
+
+    def _share_out(self, frame: Frame) -> None:
+        """Charge what was used for the batch to its members in equal parts; the remainders go to the first ones. One
+        that has left has a part too, which is in no record: when it left changes nothing for the others."""
+        for place, member in enumerate(self.places):
+            frame.account.share(place, len(self.places)).hand_over(member.item.frame.account)
 
     def missing(self) -> tuple[Missing, ...]:
         """Nothing: what a member had to do without before is its own, and not that of the others."""

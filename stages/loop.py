@@ -24,7 +24,6 @@ from pipeline.core.names import Fields
 from pipeline.core.stage import Body, Chain, OnError, Stage, Template, as_stage
 from pipeline.core.templates import Expression
 from pipeline.core.threads import is_blocking
-from pipeline.core.usage import SubAccount
 from pipeline.core.visit import Visit, template_names
 from pipeline.core.words import Field, Word
 from stages.parallel import last_fields
@@ -91,21 +90,19 @@ class UntilStage(LeafStage):
 class Rounds(Group):
     """One item in a loop: a group whose one member is its current round. What can change beyond a group's: `round`."""
 
-    __slots__ = ("account", "round", "run", "stage")
+    __slots__ = ("round", "run", "stage")
 
     def __init__(self, stage: LoopStage, run: CompositeRun, item: Item) -> None:
         super().__init__(run.joiner, item)
         self.stage = stage
         self.run = run
         self.round = 0
-        self.account = SubAccount(item.frame.account)  #: of this item in this loop
 
     def next_round(self, before: Item) -> Item:
         """The item that goes into the body next, given what entered, or what the last round made of it."""
         self.members.clear()
         self.round += 1
         frame = self.add(str(self.round), {"round": self.round})
-        frame.account = self.account
         return Item(before.value, before.state, frame, self.item.missing)
 
     def resolved(self, frame: Frame, outcome: Outcome) -> None:
@@ -114,6 +111,7 @@ class Rounds(Group):
         if self.closed or item is None or done:
             super().resolved(frame, outcome)
             return
+        self.count(frame, outcome)
         error = self._exhausted()
         if error is None:
             self.run.feedback.put("body", self.next_round(item), self)
@@ -127,7 +125,7 @@ class Rounds(Group):
         """Why there can be no other round."""
         if self.round >= self.stage.max_rounds:
             return self._not_good_enough(f"max_rounds is {self.stage.max_rounds}")
-        spent, limit = self.account.cost, self.stage.max_cost
+        spent, limit = self.used.cost, self.stage.max_cost
         if limit is None or spent is None:
             return None
         if spent.usd is None:
@@ -239,7 +237,8 @@ def loop(
     1, and the body's own outputs of the round before: from round 2 on, so they stand inside `{% if round > 1 %}`.
 
     After `max_rounds` rounds, or when they have cost `max_cost` US dollars or more, the last one's output goes on and
-    `<name>_exhausted` is true; with `on_exhausted="fail"` the item fails.
+    `<name>_exhausted` is true; with `on_exhausted="fail"` the item fails. What a round did not wait for, such as the
+    losers of a race, does not count for `max_cost`.
     """
     if misplaced or isinstance(body, str):
         text = "begins with its body, and takes its name as name="

@@ -18,7 +18,6 @@ from pipeline.core.record import Input
 from pipeline.core.results import Yields, place_of
 from pipeline.core.root import Root
 from pipeline.core.state import ConversationState
-from pipeline.core.usage import Account
 
 if TYPE_CHECKING:
     from pipeline.core.admission import Window
@@ -123,7 +122,7 @@ class Batch(ABC):
         self.weight += weight
 
     def leave(self, member: Member) -> None:
-        """A member ends by itself. The last one takes the batch with it."""
+        """A member ends by itself. The last one takes the batch with it; what was used for it is in no record."""
         if member not in self.members:
             return
         del self.members[member]
@@ -133,8 +132,6 @@ class Batch(ABC):
         self.closed = True
         self.forget(self)
         if self.root is not None:
-            if not self.untaken:
-                share_out(self.root.account, [member.item.frame.account])
             self.root.revoke()
             self.root.leave_with(member)
         if self.scope is not None:
@@ -217,11 +214,3 @@ def yielding(frame: Frame) -> Yields:
     if not isinstance(fold, Yields):
         raise InvariantError(f"an item inside {fold.label!r} was to leave a record of its own")
     return fold
-
-
-def share_out(whole: Account, accounts: list[Account]) -> None:
-    """Charge what a batch has used to its members in equal parts; the remainders go to the first ones, so that the sum
-    over records is what was used."""
-    usage, cost, count = whole.usage, whole.cost, len(accounts)
-    for place, account in enumerate(accounts):
-        account.charge(usage.share(place, count), None if cost is None else cost.share(count))

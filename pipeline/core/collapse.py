@@ -30,15 +30,18 @@ class Collapse(Batch):
         return self.ended
 
     def seal(self) -> Item:
-        """The item that goes on; from now on its record is charged for what its members have used."""
+        """The item that goes on. What its members have used is in its record only, also when one of them leaves."""
         item = super().seal()
-        self._charge(item.frame)
+        for member in self.places:
+            member.item.frame.account.hand_over(item.frame.account)
         return item.output(self.label, item.value)
 
-    def _charge(self, frame: Frame) -> None:
-        """Charge `frame` for what the members have used; it is in its record only, also when one of them leaves."""
-        for member in self.members:
-            member.item.frame.account.hand_over(frame.account)
+    def leave(self, member: Member) -> None:
+        """A member ends by itself. There is no record of a batch without members, so that of the last one has what they
+        and their batch have used."""
+        super().leave(member)
+        if self.root is not None and not self.members and not self.ended:
+            self.root.account.hand_over(member.item.frame.account)
 
     def resolved(self, frame: Frame, outcome: Outcome) -> None:
         """What became of the batch has ended: its record goes to the results, unless it leaves none."""
@@ -48,7 +51,6 @@ class Collapse(Batch):
             self.no_more(frame)
             self.concluded(frame, outcome.status)
             return
-        self._charge(frame)  # for what was left behind upstream and has ended since
         frame.root.window.results.deliver(Delivery(frame, self, record_of(frame, outcome)))
         self.no_more(frame)
 

@@ -18,7 +18,6 @@ from pipeline.core.record import Record, Status
 from pipeline.core.remains import Remains
 from pipeline.core.results import Delivery
 from pipeline.core.root import record_of
-from pipeline.core.usage import Account
 
 #: from the best to the worst; a root without children is skipped, because it leaves no record
 _RANK: tuple[Status, ...] = ("skipped", "ok", "partial", "failed", "cancelled")
@@ -78,7 +77,7 @@ class FlatGroup:
         frame = Frame(self, str(self.added), self.item.frame)
         frame.keeper = Remains(frame.keeper, self._gone)
         self.remaining += 1
-        frame.account = Account() if self.added else Account(frame.account.usage, frame.account.cost)
+        self.item.frame.account.hand_over(frame.account)
         self.added += 1
         self.open[frame] = None
         return frame

@@ -17,6 +17,7 @@ from pipeline.core.errors import Failure, ItemError
 from pipeline.core.item import Frame, Item, Missing, Outcome
 from pipeline.core.joins import Tally, ask, decide, decide_late
 from pipeline.core.members import Ended, Members, Verdict
+from pipeline.core.usage import Account
 
 if TYPE_CHECKING:
     from pipeline.core.joiner import Joiner
@@ -33,13 +34,13 @@ class Joined(NamedTuple):
 class Group:
     """The members of one fan-out, open until it is decided.
 
-    What can change: `members` and `complete` while the fan-out is being made, `outcomes`, `closed`, `scope` (whoever is
-    still sending members out). Slots are in declaration order, whatever the timing.
+    What can change: `members` and `complete` while the fan-out is being made, `outcomes`, `used`, `closed`, `scope`
+    (whoever is still sending members out). Slots are in declaration order, whatever the timing.
     """
 
     __slots__ = (
         "closed", "complete", "failed", "item", "joined", "joiner", "members",
-        "ok", "outcomes", "pulling", "room", "scope", "skipped", "started",
+        "ok", "outcomes", "pulling", "room", "scope", "skipped", "started", "used",
     )  # fmt: skip
 
     def __init__(self, joiner: Joiner, item: Item) -> None:
@@ -48,6 +49,7 @@ class Group:
         self.members: dict[str, Frame] = {}
         self.outcomes: dict[str, Outcome] = {}
         self.ok = self.failed = self.skipped = 0
+        self.used = Account()  #: by members that have ended; charged to the item that entered when the group is decided
         self.complete = False
         self.closed = False
         self.joined: Joined | None = None  #: how it was decided
@@ -96,6 +98,7 @@ class Group:
         if self.closed:
             return
         self.outcomes[frame.slot] = outcome
+        self.count(frame, outcome)
         match outcome.status:
             case "ok" | "partial":
                 self.ok += 1
@@ -107,6 +110,11 @@ class Group:
         if self.room is not None:
             self.room.set()
         self._judge()
+
+    def count(self, frame: Frame, outcome: Outcome) -> None:
+        """Count what a member has used that ended. One that was cut short is no part of what the group decides."""
+        if outcome.status != "cancelled":
+            frame.account.hand_over(self.used)
 
     def noted(self, outcome: Outcome) -> None:
         """A member has ended, and the group is about to be judged. For groups that make something of it."""
@@ -125,6 +133,7 @@ class Group:
         """End the group because its fan-out failed."""
         if not self.closed:
             self._shut()
+            self.used.hand_over(self.item.frame.account)
             self.joiner.reject(self, failure)
 
     def revoke(self) -> None:
@@ -213,6 +222,7 @@ class Group:
         if joined.verdict == "partial":
             self._name_the_rest()
         self._shut()
+        self.used.hand_over(self.item.frame.account)
         self.joiner.decided(self, joined)
 
     def _name_the_rest(self) -> None:

@@ -118,7 +118,8 @@ class Frame:
 
     The group and the slot never change. What can change: `revoked` and `retired` (each set once), `visitor` (who has
     the item in hand), `inner` (the group that holds it), `touched`, `hops` (how often it was received), `item` (the
-    last one that was). Calls are charged to `account`.
+    last one that was). What is used for it is charged to `account`, its own: the fold passes that on when the frame has
+    ended and was not revoked, so what nobody waited for is in no record.
     """
 
     __slots__ = (
@@ -132,7 +133,7 @@ class Frame:
         self.parent: Frame | None = parent
         self.root: Root = parent.root
         self.keeper: Keeper = parent.keeper  #: the one of every frame below, too
-        self.account: Account = parent.account
+        self.account = Account()
         self.names = parent.names if names is None else {**parent.names, **names}  #: `part`, `round` and the like
         self.revoked = False
         self.retired = False

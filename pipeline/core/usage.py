@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+from pipeline.core.purse import PICOS, picos
+
+_AND: Final = " + "  #: between the sources of a cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +33,12 @@ class Usage:
 
     def share(self, place: int, count: int) -> Usage:
         """Part number `place` of `count` equal ones, whose sum is the whole: remainders go to the first parts."""
-
-        def part(number: int) -> int:
-            return number // count + (place < number % count)
-
         return Usage(
-            part(self.input_tokens),
-            part(self.output_tokens),
-            part(self.cached_input_tokens),
-            part(self.reasoning_tokens),
-            part(self.requests),
+            _part(self.input_tokens, place, count),
+            _part(self.output_tokens, place, count),
+            _part(self.cached_input_tokens, place, count),
+            _part(self.reasoning_tokens, place, count),
+            _part(self.requests, place, count),
             self.estimated,
         )
 
@@ -47,71 +48,84 @@ NO_USAGE = Usage()
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Money spent, in US dollars, and where the price came from. `usd` is None when any part has no known price."""
+    """Money spent, in US dollars, and where the price came from: of several sources all their names, in alphabetical
+    order. `usd` is None when any part has no known price."""
 
     usd: float | None
     source: str
 
-    def __add__(self, other: Cost) -> Cost:
-        usd = None if self.usd is None or other.usd is None else self.usd + other.usd
-        source = self.source if other.source in self.source.split(" + ") else f"{self.source} + {other.source}"
-        return Cost(usd, source)
-
-    def share(self, count: int) -> Cost:
-        """One of `count` equal parts."""
-        return Cost(None if self.usd is None else self.usd / count, self.source)
-
 
 class Account:
-    """What one record has used so far. What can change: both."""
+    """What somebody has used so far. What can change: everything.
 
-    __slots__ = ("cost", "usage")
+    Money is counted in whole picodollars, so what it comes to does not depend on what was charged first.
+    """
 
-    def __init__(self, usage: Usage = NO_USAGE, cost: Cost | None = None) -> None:
-        self.usage = usage
-        self.cost = cost
+    __slots__ = ("_picos", "_priced", "_sources", "usage")
+
+    def __init__(self) -> None:
+        self.usage = NO_USAGE
+        self._picos = 0  #: of what has a known price
+        self._priced = True  #: everything has one
+        self._sources: frozenset[str] = frozenset()  #: empty while no cost was told
+
+    @property
+    def cost(self) -> Cost | None:
+        """What all of it cost; None when nothing is known of any cost."""
+        if not self._sources:
+            return None
+        return Cost(self._picos / PICOS if self._priced else None, _AND.join(sorted(self._sources)))
 
     def charge(self, usage: Usage, cost: Cost | None) -> None:
         """Add one attempt."""
         self.usage = self.usage + usage
-        if cost is not None:
-            self.cost = cost if self.cost is None else self.cost + cost
+        if cost is None:
+            return
+        if cost.source not in self._sources:
+            self._sources = self._sources.union(cost.source.split(_AND))
+        if cost.usd is None:
+            self._priced = False
+        else:
+            self._picos += picos(cost.usd)
 
     def hand_over(self, to: Account) -> None:
         """Let `to` have all of it, so that it is in one record only."""
-        to.charge(self.usage, self.cost)
-        self.usage, self.cost = NO_USAGE, None
+        if self.usage is NO_USAGE and not self._sources:
+            return
+        to.usage = to.usage + self.usage
+        to._picos += self._picos
+        to._priced = to._priced and self._priced
+        to._sources = to._sources | self._sources
+        self.usage, self._picos, self._priced, self._sources = NO_USAGE, 0, True, frozenset()
+
+    def share(self, place: int, count: int) -> Account:
+        """Part number `place` of `count` equal ones, whose sum is the whole: remainders go to the first parts."""
+        part = Account()
+        part.usage = self.usage.share(place, count)
+        part._picos = _part(self._picos, place, count)
+        part._priced, part._sources = self._priced, self._sources
+        return part
 
 
 class RunAccount(Account):
-    """What a whole run has used. What can change: everything."""
+    """What a whole run has used, whatever became of it. What can change: everything."""
 
-    __slots__ = ("known_usd", "unpriced")
+    __slots__ = ("unpriced",)
 
     def __init__(self) -> None:
         super().__init__()
-        self.known_usd = 0.0  #: of attempts with a known price
-        self.unpriced = 0  #: attempts without
+        self.unpriced = 0  #: attempts without a known price
+
+    @property
+    def known_usd(self) -> float:
+        """What those with a known price cost."""
+        return self._picos / PICOS
 
     def charge(self, usage: Usage, cost: Cost | None) -> None:
         super().charge(usage, cost)
-        if cost is None:
-            return
-        if cost.usd is None:
+        if cost is not None and cost.usd is None:
             self.unpriced += 1
-        else:
-            self.known_usd += cost.usd
 
 
-class SubAccount(Account):
-    """What a part of a record's work has used, which the record is charged for too."""
-
-    __slots__ = ("whole",)
-
-    def __init__(self, whole: Account) -> None:
-        super().__init__()
-        self.whole = whole
-
-    def charge(self, usage: Usage, cost: Cost | None) -> None:
-        super().charge(usage, cost)
-        self.whole.charge(usage, cost)
+def _part(number: int, place: int, count: int) -> int:
+    return number // count + (place < number % count)

@@ -600,14 +600,15 @@ async def test_what_a_batch_used_is_shared_out_in_parts_whose_sum_is_the_whole()
 
 
 @in_virtual_time
-async def test_those_that_are_left_pay_and_the_last_one_if_all_leave() -> None:
+async def test_the_part_of_one_that_has_left_is_in_no_record_whenever_it_left() -> None:
     body = agent(charged) | map(lambda _: ["x", "y"], name="two_results")
     pipe = Pipeline(agent("free", model=ScriptedModel()) | batch(body, size=2, within=9), item_timeout=3, ordered=True)
     records = await pipe.collect(arriving((0, "a"), (2, "b")))
-    assert [(record.status, record.usage.requests) for record in records] == [("failed", 0), ("ok", 1)]
-    records = await Pipeline(batch(body, size=2), item_timeout=1, ordered=True).collect(["a", "b"])
-    assert [(record.status, record.usage.requests) for record in records] == [("failed", 0), ("failed", 1)]
-    assert total(records) == (10, 4, 1, 0.75)
+    assert [(record.status, record.usage.input_tokens) for record in records] == [("failed", 0), ("ok", 5)]
+    async with Pipeline(batch(body, size=2), item_timeout=1, ordered=True).open(["a", "b"]) as run:
+        records = [record async for record in run.results]
+    assert [(record.status, record.usage, record.cost) for record in records] == [("failed", Usage(), None)] * 2
+    assert (run.statistics().usage.requests, run.statistics().cost) == (1, Cost(0.75, "test"))
 
 
 @in_virtual_time
