@@ -4,7 +4,9 @@ The order of the policies, outermost first, and why each stands where it stands:
 
 ==============  ============================================================================================
 structured      a schema's repair is a new call, with attempts of its own, so it is outside all that counts them
-observe         outermost of one call, so that it tells what everything below came to
+journal         outermost of one call: what an earlier run was answered needs nothing below, not even to be told of;
+                what it keeps is the end of the call, whatever that took
+observe         outermost of what happens in this run, so that it tells what everything below came to
 cache           an answer that is there needs nothing else: no time, no attempt, no money; and what is kept is the
                 answer to the call, whoever gave it at which attempt
 deadline        the item's end: no attempt and no wait of this call outlives it

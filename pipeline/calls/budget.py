@@ -114,6 +114,11 @@ class Reserved:
 
     claim: Claim
 
+    @property
+    def amount(self) -> Amount:
+        """The most that the attempt can cost."""
+        return self.claim.amount
+
     def book(self, usage: Usage, cost: Cost | None, *, known: bool) -> None:
         """Spend what the attempt used, the rest comes back. All of it, when the server has not told, or its price is
         not known."""

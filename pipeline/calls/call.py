@@ -16,8 +16,9 @@ from pipeline.calls.parameters import Parameters
 from pipeline.calls.schema import Schema
 from pipeline.calls.tool import Tool
 from pipeline.core.ports import Visit
+from pipeline.core.purse import Amount
 from pipeline.core.state import Message, ToolCall
-from pipeline.core.usage import Cost, Usage
+from pipeline.core.usage import Account, Cost, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Tries:
     made: int = 0
     probes: int = 0  #: those of them that asked an endpoint that was down whether it is back
     doubtful: int = 0  #: those of them that failed and may have been paid
+    account: Account = field(default_factory=Account)  #: what all of them have used
 
     def next(self) -> int:
         """Return the number of one more try."""
@@ -111,6 +113,11 @@ class Reply:
 
 class Reservation(Protocol):
     """What was put aside for one attempt, see `pipeline.calls.budget`."""
+
+    @property
+    def amount(self) -> Amount:
+        """The most that the attempt can cost."""
+        ...
 
     def book(self, usage: Usage, cost: Cost | None, *, known: bool) -> None:
         """Spend what the attempt did cost; what is not known may have cost all that was put aside."""

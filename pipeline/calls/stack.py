@@ -16,6 +16,7 @@ from pipeline.calls.structured import structured
 class Stack:
     """The policies around the attempts of one open model, outermost first; None leaves one out."""
 
+    journal: Policy | None = None
     observe: Policy | None = None
     cache: Policy | None = None
     deadline: Policy | None = field(default_factory=Deadline)
@@ -40,7 +41,7 @@ class Stack:
         """Return the call that another model's stack makes in place of its own, inside what that has around it."""
         return wrapped(attempt, self._policies("fallback"))
 
-    def _policies(self, outermost: str = "observe") -> Sequence[Policy]:
+    def _policies(self, outermost: str = "journal") -> Sequence[Policy]:
         names = [each.name for each in fields(self)]
         found: list[Policy | None] = [getattr(self, name) for name in names[names.index(outermost) :]]
         return [policy for policy in found if policy is not None]

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from pipeline.core.credits import Credits
 from pipeline.core.errors import Failure, InvariantError, ItemError
 from pipeline.core.item import Frame, Outcome
+from pipeline.core.ports import Page
 from pipeline.core.record import STATUSES, Input, Record, Status
 from pipeline.core.results import Results
 from pipeline.core.root import Reply, Root, record_of
@@ -75,13 +76,15 @@ class Window(Credits):
 
     # -- roots --------------------------------------------------------------------------------------------------
 
-    def admit(self, record: Input) -> Root:
-        """Take a credit and open a root of the source. Call it right after `free` was seen true or `wait_free` has
-        returned."""
-        index = self.taken
-        self.taken = index + 1
+    def admit(self, record: Input, place: int | None = None, page: Page | None = None) -> Root:
+        """Take a credit and open a root of the source, `place` in the input if that is not its number in this run. Call
+        it right after `free` was seen true or `wait_free` has returned."""
+        turn = self.taken
+        self.taken = turn + 1
         self.unsettled += 1
-        return self._open(record, index, "")
+        root = self._open(record, turn if place is None else place, "", page)
+        root.turn = turn
+        return root
 
     def admit_submitted(self, record: Input, reply: Reply) -> Root:
         """The same for a root whose record goes to `reply`. These are numbered apart, so that the source's records are
@@ -92,12 +95,12 @@ class Window(Credits):
         root.reply = reply
         return root
 
-    def _open(self, record: Input, index: int, prefix: str) -> Root:
+    def _open(self, record: Input, index: int, prefix: str, page: Page | None = None) -> Root:
         if self.in_flight >= self.limit:
             raise InvariantError("a root was admitted without a credit")
         self.in_flight += 1
         self.admitted += 1
-        root = Root(self, record, index, prefix)
+        root = Root(self, record, index, prefix, page)
         self.roots[root] = None
         return root
 
@@ -119,10 +122,10 @@ class Window(Credits):
             self.settle(root, status)
         elif status == "skipped" or status == "cancelled":
             self.settle(root, status)
-            self.results.complete(root.index)
+            self.results.complete(root.turn)
         else:
             self.results.put(root, record_of(root, outcome))
-            self.results.complete(root.index)
+            self.results.complete(root.turn)
 
     def end_early(self, root: Root, outcome: Outcome) -> None:
         """End a root that still has items somewhere: they are revoked and vanish on their own."""
@@ -133,7 +136,7 @@ class Window(Credits):
     def no_more(self, frame: Frame) -> None:
         """Nothing of the root is at work any more, and no further record of it will come."""
         self.on.ripe(frame.root)
-        self.results.complete(frame.root.index)
+        self.results.complete(frame.root.turn)
 
     def concluded(self, frame: Frame, status: Status) -> None:
         """End a root that became something else, whose records have been taken."""
@@ -153,6 +156,8 @@ class Window(Credits):
         if root.settled:
             raise InvariantError(f"root {root.id} settled twice")
         root.settled = True
+        if root.page is not None and not root.written and status != "cancelled":
+            root.page.settle(status)
         del self.roots[root]
         self.counts[status] += 1
         if not root.live:

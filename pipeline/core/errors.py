@@ -51,6 +51,14 @@ class WriteError(SinkError):
     """The output could not be written to its end (disk full, I/O error). It is not tried again."""
 
 
+class JournalError(PipelineError):
+    """The journal of a run cannot be used as asked; says which, why, and what to do. Nothing was changed."""
+
+
+class JournalLocked(JournalError):
+    """Another process is running with this journal."""
+
+
 class SinkClosed(PipelineError, BrokenPipeError):
     """The reader of the output has left, as `head` does: nobody wants more records."""
 
@@ -84,10 +92,12 @@ class ItemError(PipelineError):
     """Why one item failed, with what a record says of it. Stages raise it to give more than a message.
 
     `stops_run` marks a refusal that every further item would meet too (a wrong key, no money): the run then drains
-    without new calls and ends with `RunStopped`.
+    without new calls and ends with `RunStopped`. `parks` marks what will succeed, but later than a run waits (a daily
+    quota). With a journal, such an item stays open, for a resume.
     """
 
     stops_run: bool = False
+    parks: bool = False
 
     def __init__(
         self,

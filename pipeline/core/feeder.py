@@ -7,6 +7,7 @@ waits for the source, never during a hand-over.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Iterator, Mapping
+from contextlib import aclosing
 from time import monotonic
 from typing import TypeAlias, cast
 
@@ -47,6 +48,7 @@ async def feed(machine: Machine, source: object) -> None:
     settled."""
     try:
         with CancelScope() as scope:
+            await _feed_unfinished(machine, scope)
             if isinstance(source, str | bytes | Mapping):
                 raise SourceError("a source is an iterable of prompts, not one prompt or record; put it in a list")
             if isinstance(source, Iterable):
@@ -93,7 +95,7 @@ async def _feed_now(machine: Machine, records: Iterator[object], scope: CancelSc
         except StopIteration:
             window.pass_on()
             return
-        await machine.enter(window.admit(as_input(value)))
+        await _admit(machine, as_input(value))
 
 
 async def _feed_later(machine: Machine, records: AsyncIterator[object], scope: CancelScope) -> None:
@@ -120,7 +122,39 @@ async def _feed_later(machine: Machine, records: AsyncIterator[object], scope: C
             await _credit(machine, scope)
             if machine.draining:
                 return
+        await _admit(machine, record)
+
+
+async def _feed_unfinished(machine: Machine, scope: CancelScope) -> None:
+    """Feed what earlier runs with this journal have begun."""
+    if machine.journal is None:
+        return
+    async with aclosing(machine.journal.unfinished()) as roots:
+        while not machine.draining:
+            if not machine.window.free:
+                await _credit(machine, scope)
+            admitted = await anext(roots, None)
+            if admitted is None:
+                machine.window.pass_on()
+                return
+            if not machine.draining:
+                await machine.enter(machine.window.admit(*admitted))
+
+
+async def _admit(machine: Machine, record: Input) -> None:
+    """Let a record of the source in, unless an earlier run has."""
+    window, journal = machine.window, machine.journal
+    if journal is None:
         await machine.enter(window.admit(record))
+        return
+    place = machine.place
+    machine.place += 1
+    admitted = await journal.admit(record, place)
+    if admitted is None:
+        machine.skipped += 1
+        window.pass_on()
+    else:
+        await machine.enter(window.admit(*admitted))
 
 
 async def _credit(machine: Machine, scope: CancelScope) -> None:

@@ -16,12 +16,12 @@ from anyio import BrokenResourceError, CancelScope, ClosedResourceError, create_
 
 from pipeline.core.admission import Settling, Window
 from pipeline.core.deadlines import Deadlines
-from pipeline.core.errors import Failure, InvariantError, PipelineError, RunStopped
+from pipeline.core.errors import Failure, InvariantError, PipelineError, RunStopped, WriteError
 from pipeline.core.events import Event, Listener
 from pipeline.core.item import Outcome
 from pipeline.core.iteration import Pulls
 from pipeline.core.limits import Limits
-from pipeline.core.ports import Resource, SharesLimits
+from pipeline.core.ports import Resource, RunJournal, SharesLimits
 from pipeline.core.purse import Purse
 from pipeline.core.record import Status
 from pipeline.core.results import Results
@@ -99,6 +99,11 @@ class Machine:
         self.entrances = 0
         self.over = anyio.Event()  #: set when the tasks of the run have ended
         self.source_error: Exception | None = None
+        self.journal: RunJournal | None = None
+        self.journal_error: WriteError | None = None
+        self.parked_by: dict[str, int] = {}  #: items that stay open for a resume, by the message of who put them off
+        self.place = 0  #: records that the source of a run with a journal has given
+        self.skipped = 0  #: records of the source that an earlier run has admitted
         self._abort = CancelScope()
         self._tasks: TaskGroup | None = None
         self._resources: list[tuple[Resource[object], object]] = []
@@ -106,6 +111,28 @@ class Machine:
         timeout = pipeline.item_timeout
         if timeout is not None:
             self._deadlines = Deadlines(timeout, lambda root: self.window.expire(root, timeout))
+
+    # -- the journal --------------------------------------------------------------------------------------------
+
+    def attach(self, journal: RunJournal) -> None:
+        """Let `journal` have what happens, and start from what earlier runs have spent."""
+        self.journal = journal
+        journal.trouble = self.journal_failed
+        for purse in self.purses[:1] if self.pipeline.budget is not None else ():
+            purse.move(spent=journal.spent)
+
+    def journal_failed(self, error: WriteError, lost: bool) -> None:
+        """The disk refuses: finish the calls in flight if what they answer can still be written, else end now."""
+        self.journal_error = self.journal_error or error
+        if lost:
+            self.results.lose()
+            self.abort()
+        else:
+            self.drain("calls")
+
+    def parked(self, failure: Failure) -> None:
+        """An item stays open for a resume, because its call would be answered later than anybody waits here."""
+        self.parked_by[failure.message] = self.parked_by.get(failure.message, 0) + 1
 
     # -- resources ----------------------------------------------------------------------------------------------
 
@@ -329,6 +356,8 @@ class Machine:
 
     def raise_for_end(self) -> None:
         """Raise why the run ended before its input did, if it did."""
+        if self.journal_error is not None:
+            raise self.journal_error
         if self.source_error is not None:
             raise self.source_error
         if self.stopped is not None:

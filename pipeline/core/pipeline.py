@@ -26,7 +26,7 @@ from pipeline.core.feeder import SourceLike, feed
 from pipeline.core.limits import Limits
 from pipeline.core.machine import Machine
 from pipeline.core.payers import unpayable
-from pipeline.core.ports import Resource, Sink
+from pipeline.core.ports import Journals, Resource, Sink
 from pipeline.core.record import Record
 from pipeline.core.run import Run
 from pipeline.core.stage import OnError, Stage, as_stage
@@ -93,9 +93,18 @@ class Pipeline:
 
     @asynccontextmanager
     async def open(
-        self, source: SourceLike | None = None, *, on_event: Listener | None = None, limits: Limits | None = None
+        self,
+        source: SourceLike | None = None,
+        *,
+        on_event: Listener | None = None,
+        limits: Limits | None = None,
+        journal: Journals | None = None,
     ) -> AsyncGenerator[Run]:
         """Start a run over `source`, and for `run.submit`. Enter and leave it in one task.
+
+        With a `journal` the run survives: what an earlier run with it has finished is not done again, a call that was
+        answered is not made again, and what is unfinished when this one ends, however it does, is left for the next.
+        Such a run takes no submits. Raises `JournalError` before anything is begun.
 
         `on_event` is called with what `pipeline.core.events` lists. `limits` are shared with other runs that are given
         them: quotas, breakers, clients; without them the run has its own.
@@ -104,8 +113,10 @@ class Pipeline:
         Raises `RunStopped` at the end when the run ended by a rule of its own, and what the source or a sink raised.
         """
         # the input of a run that takes submits never ends, and what waits for its end would wait for ever
-        intake = source is None or self.against_submit is None
-        async with self._execution(source, intake=intake, listener=on_event, limits=limits) as run:
+        intake = journal is None and (source is None or self.against_submit is None)
+        if journal is not None and source is None:
+            raise TypeError("a run with a journal needs a source; [] finishes what an earlier run has begun")
+        async with self._execution(source, intake=intake, listener=on_event, limits=limits, journal=journal) as run:
             yield run
 
     async def run(
@@ -116,6 +127,7 @@ class Pipeline:
         watch: Callable[[Run], None] | None = None,
         on_event: Listener | None = None,
         limits: Limits | None = None,
+        journal: Journals | None = None,
     ) -> Statistics:
         """Run over `source` and write every record to `sink`; a root is settled when its write has returned.
 
@@ -128,7 +140,9 @@ class Pipeline:
             what = getattr(sink, "__name__", type(sink).__name__)
             raise TypeError(f"a sink has `async def write(self, record)`, or open() that gives one; got {what}")
         opens = () if isinstance(sink, Sink) else (sink,)
-        async with self._execution(source, intake=False, opens=opens, listener=on_event, limits=limits) as run:
+        async with self._execution(
+            source, intake=False, opens=opens, listener=on_event, limits=limits, journal=journal
+        ) as run:
             out = sink if isinstance(sink, Sink) else run.opened(sink)
             if watch is not None:
                 watch(run)
@@ -137,9 +151,11 @@ class Pipeline:
                 delivery.fold.delivered(delivery.frame, await _written(out, delivery.record))
         return run.statistics()
 
-    async def collect(self, source: SourceLike, *, limits: Limits | None = None) -> list[Record]:
+    async def collect(
+        self, source: SourceLike, *, limits: Limits | None = None, journal: Journals | None = None
+    ) -> list[Record]:
         """Run over a small `source` and return its records. Raises as `open` does."""
-        async with self._execution(source, intake=False, limits=limits) as run:
+        async with self._execution(source, intake=False, limits=limits, journal=journal) as run:
             return [record async for record in run.results]
 
     def run_sync(self, source: SourceLike, *, backend: str = "asyncio") -> list[Record]:
@@ -163,6 +179,7 @@ class Pipeline:
         opens: Sequence[Resource[object]] = (),
         listener: Listener | None = None,
         limits: Limits | None = None,
+        journal: Journals | None = None,
     ) -> AsyncGenerator[Run]:
         _check_limits(limits)
         shared = None if limits is None else limits.purse
@@ -171,6 +188,8 @@ class Pipeline:
         machine = Machine(self, dict(self.variables), listener, limits)
         try:
             async with AsyncExitStack() as resources:
+                if journal is not None:  # first, so that what is refused has touched nothing, and to be closed last
+                    machine.attach(await resources.enter_async_context(journal.open(self)))
                 await machine.open_resources(resources, opens)
                 try:
                     async with create_task_group() as tg:

@@ -6,16 +6,20 @@ settled. What is behind it (a client, a simulator, a file) is none of the engine
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
+from pipeline.core.errors import WriteError
 from pipeline.core.events import Event
 from pipeline.core.limits import Limits
-from pipeline.core.purse import Purse
-from pipeline.core.record import Input, Record
+from pipeline.core.purse import Amount, Purse
+from pipeline.core.record import Input, Record, Status
 from pipeline.core.state import Message
 from pipeline.core.usage import Cost, Usage
+
+if TYPE_CHECKING:
+    from pipeline.core.pipeline import Pipeline
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -29,6 +33,100 @@ class Hold(Protocol):
 
     def holders(self) -> Sequence[Visit]:
         """The visits that have what is waited for, the earliest first; empty if it is not theirs to give."""
+        ...
+
+
+#: ok: answered. refused: surely unpaid. failed: paid as its usage says. ambiguous: it may have been paid. unsent: it
+#: never left.
+AttemptEnd: TypeAlias = Literal["ok", "refused", "failed", "ambiguous", "unsent"]
+
+
+class OpenAttempt(Protocol):
+    """An attempt whose intent is in the journal: after a crash it is known that it may have been paid."""
+
+    def end(self, end: AttemptEnd, usage: Usage, cost: Cost | None) -> None:
+        """Write how it ended. Queued, not waited for."""
+        ...
+
+
+class Page(Protocol):
+    """What the journal holds of one root, and where more of it is written.
+
+    The journal is a sequence: what is written is durable in the order of writing, so whatever waits until it is durable
+    itself (an attempt, a record) can rely on all that was written before.
+    """
+
+    def find(self, kind: str, path: tuple[str, ...], ordinal: int = 0) -> object | None:
+        """What an earlier run wrote under this name, as JSON; None if it did not come so far."""
+        ...
+
+    def write(self, kind: str, path: tuple[str, ...], value: object, ordinal: int = 0) -> None:
+        """Write what a replay has to know, over what was there. Queued, not waited for. Raises `NotJson`."""
+        ...
+
+    async def begin_attempt(
+        self, path: tuple[str, ...], ordinal: int, number: int, model: str, reserved: Amount | None
+    ) -> OpenAttempt:
+        """Write that an attempt of a call is about to be sent, and wait until that is durable.
+
+        Raises `CallsClosed` when the journal takes nothing more; cancelled while it waits, the attempt is unsent.
+        """
+        ...
+
+    def recalled(self, usage: Usage, cost: Cost | None) -> None:
+        """Count a call whose answer came from the journal."""
+        ...
+
+    def under(self, *prefix: str) -> Page:
+        """The same page for what belongs to a part of the root whose own paths begin anew, such as a batch."""
+        ...
+
+    def deliver(self, slots: tuple[str, ...], record: Record, settles: bool, done: Callable[[Record], None]) -> None:
+        """Write the line of a record that the root, or its part at `slots`, leaves; `settles` if the root ends by it.
+
+        When it is durable, `done` is called with the record as it was written; at once if an earlier run wrote it,
+        never when the disk fails.
+        """
+        ...
+
+    def settle(self, status: Status) -> None:
+        """Write that the root has ended, with all its records. Queued, not waited for."""
+        ...
+
+
+class Admitted(NamedTuple):
+    """A record that has a place in the journal, and so may be run."""
+
+    record: Input
+    place: int  #: in the input
+    page: Page
+
+
+class RunJournal(Protocol):
+    """The journal of a run, open. What can change: `trouble`, who is told that the disk refuses."""
+
+    #: called at most twice: with False when it is full and the run has to end, with True when nothing can be written
+    trouble: Callable[[WriteError, bool], None] | None
+
+    def unfinished(self) -> AsyncGenerator[Admitted]:
+        """The records that earlier runs admitted and did not settle."""
+        ...
+
+    async def admit(self, record: Input, place: int) -> Admitted | None:
+        """Write that `record` is admitted; None if an earlier run did. Waits while too much waits for the disk."""
+        ...
+
+    @property
+    def spent(self) -> Amount:
+        """What earlier runs have spent, with the most that attempts may have cost of which nobody knows."""
+        ...
+
+
+class Journals(Protocol):
+    """The definition of a journal."""
+
+    def open(self, pipeline: Pipeline) -> AbstractAsyncContextManager[RunJournal]:
+        """Open it for one run of `pipeline`. Raises `JournalError`."""
         ...
 
 
@@ -63,8 +161,18 @@ class Visit(Protocol):
         """Ask whether a new attempt may start. Raises `CallsClosed` when the run only finishes what is in flight."""
         ...
 
+    @property
+    def page(self) -> Page | None:
+        """What the journal holds of the root; None if the run has no journal."""
+        ...
+
+    def recall(self, usage: Usage, cost: Cost | None) -> None:
+        """Add to the root's account what an earlier run has paid for a call that is answered from the journal."""
+        ...
+
     def charge(self, usage: Usage, cost: Cost | None) -> None:
-        """Add one attempt to the root's account. Also counts when the visit is revoked."""
+        """Add one attempt to the totals of the run, and to the record that comes of the visit; a visit that is revoked
+        is in no record."""
         ...
 
     def remark(self, flag: str) -> None:

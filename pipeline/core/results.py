@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 import anyio
 from anyio.lowlevel import checkpoint
 
-from pipeline.core.errors import PipelineError
+from pipeline.core.errors import InvariantError, PipelineError
 from pipeline.core.item import Frame
 from pipeline.core.record import Record, Status
 from pipeline.core.streams import BURST
@@ -56,6 +56,7 @@ class Results:
 
     def __init__(self, *, ordered: bool) -> None:
         self.ordered = ordered
+        self._unwritten = 0  #: deliveries on their way through the journal
         self._ready: deque[Delivery] = deque()
         self._held: dict[int, list[Delivery]] = {}
         self._complete: set[int] = set()
@@ -67,7 +68,7 @@ class Results:
         self._consumed = False
 
     def __len__(self) -> int:
-        return len(self._ready) + sum(map(len, self._held.values()))
+        return len(self._ready) + self._unwritten + sum(map(len, self._held.values()))
 
     @property
     def awaited(self) -> bool:
@@ -84,6 +85,8 @@ class Results:
         """Pass on any record; under `ordered` it waits until its root is complete and it is that root's turn."""
         if self.ordered:
             self._held.setdefault(place_of(delivery.frame)[0], []).append(delivery)
+        elif delivery.frame.root.page is not None:
+            self._write(delivery)
         else:
             self._ready.append(delivery)
             if self._wake is not None:
@@ -97,10 +100,37 @@ class Results:
         while self._turn in self._complete:
             self._complete.remove(self._turn)
             held = self._held.pop(self._turn, [])
-            self._ready.extend(sorted(held, key=_place) if len(held) > 1 else held)
+            for delivery in sorted(held, key=_place) if len(held) > 1 else held:
+                if delivery.frame.root.page is not None:
+                    self._write(delivery)
+                else:
+                    self._ready.append(delivery)
             self._turn += 1
         if self._ready and self._wake is not None:
             self._wake.set()
+
+    def _write(self, delivery: Delivery) -> None:
+        """Let the journal have the record first; it is ready when it is durable."""
+        frame, root = delivery.frame, delivery.frame.root
+        page = root.page
+        if page is None:
+            raise InvariantError("a record without a journal was to be written to one")
+        settles = frame is root and root.group is root.window
+        root.written = root.written or settles
+        self._unwritten += 1
+
+        def written(record: Record) -> None:
+            self._unwritten -= 1
+            self._ready.append(delivery._replace(record=record))
+            if self._wake is not None:
+                self._wake.set()
+
+        page.deliver(slots_of(frame), delivery.record, settles, written)
+
+    def lose(self) -> None:
+        """What the journal has not written yet it never will: its roots stay open."""
+        self._unwritten = 0
+        self.end()
 
     def end(self) -> None:
         """Let the consumer's loop end once what is ready has been taken."""
@@ -118,7 +148,7 @@ class Results:
             self._asked = True
             await checkpoint()  # cheaper than an event, and often all that is needed for the next one to arrive
         while not self._ready:
-            if self.ended:
+            if self.ended and not self._unwritten:
                 return None
             if self._wake is not None:
                 raise PipelineError("results has one consumer; two tasks are reading it")
@@ -146,12 +176,17 @@ class Results:
 def place_of(frame: Frame) -> tuple[int, ...]:
     """Where the record of an item stands in order: that of its root, then children in the order in which they were
     made."""
-    slots: list[int] = []
+    return (*frame.root.place, *map(int, slots_of(frame)))
+
+
+def slots_of(frame: Frame) -> tuple[str, ...]:
+    """Which part of its root an item is, from the root inwards; nothing for the root itself."""
+    slots: list[str] = []
     step = frame
     while step.parent is not None:
-        slots.append(int(step.slot))
+        slots.append(step.slot)
         step = step.parent
-    return (*frame.root.place, *reversed(slots))
+    return tuple(reversed(slots))
 
 
 def _place(delivery: Delivery) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from pipeline.core.usage import Account
 
 if TYPE_CHECKING:
     from pipeline.core.admission import Window
+    from pipeline.core.ports import Page
 
 
 class Root(Frame):
@@ -23,9 +24,12 @@ class Root(Frame):
     root's record goes).
     """
 
-    __slots__ = ("deadline", "done", "id", "index", "live", "record", "reply", "settled", "window")
+    __slots__ = (
+        "deadline", "done", "id", "index", "live", "page", "record", "reply", "settled", "turn", "window",
+        "written",
+    )  # fmt: skip
 
-    def __init__(self, window: Window, record: Input, index: int, prefix: str) -> None:
+    def __init__(self, window: Window, record: Input, index: int, prefix: str, page: Page | None = None) -> None:
         self.group = window
         self.window = window
         self.slot = ""
@@ -42,12 +46,15 @@ class Root(Frame):
         self.record = record
         self.id = record.id if record.id is not None else f"{prefix}{index}"
         self.index = index
+        self.turn = index  #: its number among the roots of this run; that in the input, unless there were runs before
+        self.page = page  #: what the journal holds of it
         self.live = 0
         self.account = Account()
         self.item = None
         self.deadline: float | None = None
         self.done = False
         self.settled = False
+        self.written = False  #: its end is in the journal, or queued for it
         self.reply: Reply | None = None
         self.grow()
 
@@ -62,7 +69,7 @@ class Root(Frame):
     @property
     def place(self) -> tuple[int, ...]:
         """Where its records stand in the order of the input."""
-        return (self.index,)
+        return (self.turn,)
 
     @property
     def inputs(self) -> tuple[str, ...]:

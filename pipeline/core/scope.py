@@ -92,8 +92,16 @@ class Scope:
         if on_error is None and item.frame.group.judges:
             on_error = "dead_letter"
         action = self._action(failure, on_error or self.machine.pipeline.on_error)
-        if getattr(failure.cause, "stops_run", False):
+        cause = failure.cause
+        if getattr(cause, "stops_run", False):
             self.machine.stop(RunStopped(failure.message, cause_kind="refused"))
+            if item.frame.root.page is not None:  # a resume, with another key, will have it answered
+                item.frame.resolve(Outcome("cancelled", item))
+                return
+        elif getattr(cause, "parks", False) and item.frame.root.page is not None:
+            self.machine.parked(failure)
+            item.frame.resolve(Outcome("cancelled", item))
+            return
         elif action == "fail":
             self.machine.stop(RunStopped(f"stage {failure.stage!r}: {failure.message}", cause_kind="failures"))
         item.frame.resolve(Outcome("skipped" if action == "skip" else "failed", item, failure))

@@ -16,7 +16,7 @@ from pipeline.core.errors import CallsClosed
 from pipeline.core.events import Event
 from pipeline.core.holds import Answer, NextAttempt
 from pipeline.core.item import Item
-from pipeline.core.ports import Hold, OpenModel, Reply, Resource
+from pipeline.core.ports import Hold, OpenModel, Page, Reply, Resource
 from pipeline.core.purse import Purse
 from pipeline.core.state import Message
 from pipeline.core.threads import Threads
@@ -72,6 +72,18 @@ class Visit:
     def admit_call(self) -> None:
         if self._worker.crew.machine.calls_closed:
             raise CallsClosed("the run takes no new model call")
+
+    @property
+    def page(self) -> Page | None:
+        """What the journal holds of the root; None if the run has no journal."""
+        return self.item.frame.root.page
+
+    def recall(self, usage: Usage, cost: Cost | None) -> None:
+        """Add to the root's account what an earlier run has paid for a call that is answered from the journal."""
+        frame = self.item.frame
+        frame.account.charge(usage, cost)
+        if frame.root.page is not None:
+            frame.root.page.recalled(usage, cost)
 
     def charge(self, usage: Usage, cost: Cost | None) -> None:
         frame = self.item.frame

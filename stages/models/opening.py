@@ -14,9 +14,11 @@ from urllib.parse import urlsplit
 import anyio
 import anyio.to_thread
 
+from pipeline.calls.account import Account
 from pipeline.calls.budget import Reserve
 from pipeline.calls.call import Call, CallIdentity, Judgement, Reply, Request
 from pipeline.calls.errors import NO_HEADERS
+from pipeline.calls.journalled import Journalled
 from pipeline.calls.observed import ObservedAttempt, ObservedCall
 from pipeline.calls.prices import ListPrice
 from pipeline.calls.pricing import Tariff
@@ -83,7 +85,10 @@ async def open_chat(
         cached = await resilience.cache(definition, limits, provider.wire.body, server or definition.base_url)
         others = await resilience.fallback(definition, limits)
         connection = WithinSockets(sockets) if sockets is not None else None
-        stack = replace(_stack(definition, limits, tariff), cache=cached, fallback=others, connection=connection)
+        journal = Journalled((server or definition.base_url, definition.api), provider.wire.body)
+        stack = replace(
+            _stack(definition, limits, tariff), journal=journal, cache=cached, fallback=others, connection=connection
+        )
         yield OpenChat(definition, stack.around(provider.ask), stack.instead(provider.ask), arrivals)
     finally:
         with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
@@ -99,6 +104,7 @@ def _stack(definition: OpenAIModel, limits: Limits, tariff: Tariff) -> Stack:
         hedge=resilience.hedge(definition, limits),
         breaker=resilience.breaker(definition, limits),
         budget=Reserve(definition.name, tariff),
+        account=Account(definition.name),
         limit=limiting.limit(definition, limits),
         quota=limiting.quota(definition, limits),
         sending=ObservedAttempt(definition.name),

@@ -1,0 +1,136 @@
+"""A call that an earlier run has finished is not made again: its end comes from the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import cast
+
+from pipeline.calls.call import Call, Reply, Request, Tries
+from pipeline.calls.errors import CallError, FaultClass
+from pipeline.core.codec import canonical
+from pipeline.core.ports import Page
+from pipeline.core.record import usage_json
+from pipeline.core.state import ToolCall
+from pipeline.core.usage import Cost, Usage
+
+KIND = "call"
+
+#: Ends of a call that say nothing of the request: it has them again only if things are as they were.
+_PASSING = ("item_timeout",)
+
+_COUNTS = ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens", "requests")
+
+
+@dataclass(frozen=True, slots=True)
+class Journalled:
+    """Writes how each call ended into the journal of the run, and answers from there what was written before.
+
+    An end is used again only when the request is the same: `body_of` writes it as it would be sent, `scope` says to
+    whom. An answer is charged to the root again, as the earlier run did, and not to this one. What ends with the run
+    (a key that is refused, no money, a wait that is too long) is not written. Without a journal it does nothing.
+    """
+
+    scope: tuple[str, ...]
+    body_of: Callable[[Request], object]
+
+    def __call__(self, call: Call, /) -> Call:
+        async def journalled(request: Request) -> Reply:
+            page = request.visit.page
+            if page is None:
+                return await call(request)
+            who, asked = request.identity, self.hash_of(request)
+            found = page.find(KIND, who.path, who.ordinal)
+            if isinstance(found, Mapping) and found["asked"] == asked:
+                return _recalled(request, cast("Mapping[str, object]", found))
+            tries = request.tries or Tries()
+            try:
+                reply = await call(replace(request, tries=tries))
+            except CallError as error:
+                if error.fault not in ("stop", "park") and error.type not in _PASSING:
+                    _write(page, request, {"asked": asked, "error": _written_error(error)}, tries)
+                raise
+            _write(page, request, {"asked": asked, "reply": _written(reply)}, tries)
+            return reply
+
+        return journalled
+
+    def hash_of(self, request: Request) -> str:
+        """What the answer depends on, as 32 hex digits; the same whether it comes in pieces or as a whole."""
+        body = self.body_of(replace(request, stream=False))
+        judged = [request.on_truncated, request.on_refused]
+        return blake2b(canonical([self.scope, body, judged]), digest_size=16).hexdigest()
+
+
+def _write(page: Page, request: Request, end: dict[str, object], tries: Tries) -> None:
+    cost = tries.account.cost
+    end["usage"] = usage_json(tries.account.usage)
+    end["cost"] = None if cost is None else [cost.usd, cost.source]
+    page.write(KIND, request.identity.path, end, request.identity.ordinal)
+
+
+def _recalled(request: Request, end: Mapping[str, object]) -> Reply:
+    """The end of a call as it was, its cost charged to the root. Raises the error that it ended with."""
+    request.visit.recall(_usage(end["usage"]), _cost(end["cost"]))
+    if "error" in end:
+        raise _error(cast("Mapping[str, object]", end["error"]))
+    return _reply(cast("Mapping[str, object]", end["reply"]))
+
+
+def _written(reply: Reply) -> dict[str, object]:
+    written: dict[str, object] = {"text": reply.text, "usage": usage_json(reply.usage), "attempts": reply.attempts}
+    written["cost"] = None if reply.cost is None else [reply.cost.usd, reply.cost.source]
+    for name in ("finish_reason", "model", "request_id"):
+        if (value := getattr(reply, name)) is not None:
+            written[name] = value
+    if reply.tool_calls:
+        written["tool_calls"] = [[call.id, call.name, call.arguments] for call in reply.tool_calls]
+    if reply.flags:
+        written["flags"] = list(reply.flags)
+    return written
+
+
+def _reply(written: Mapping[str, object]) -> Reply:
+    return Reply(
+        cast(str, written["text"]),
+        _usage(written["usage"]),
+        _cost(written["cost"]),
+        finish_reason=cast("str | None", written.get("finish_reason")),
+        model=cast("str | None", written.get("model")),
+        request_id=cast("str | None", written.get("request_id")),
+        attempts=cast(int, written["attempts"]),
+        tool_calls=tuple(ToolCall(*call) for call in cast("list[list[str]]", written.get("tool_calls", []))),
+        flags=tuple(cast("list[str]", written.get("flags", []))),
+    )
+
+
+def _written_error(error: CallError) -> dict[str, object]:
+    told = {"message": error.message, "fault": error.fault, "type": error.type, "attempts": error.attempts}
+    more = {"http_status": error.http_status, "request_id": error.request_id, "answer": error.answer}
+    return {**told, **{name: value for name, value in more.items() if value is not None}}
+
+
+def _error(written: Mapping[str, object]) -> CallError:
+    error = CallError(
+        cast(str, written["message"]),
+        fault=cast(FaultClass, written["fault"]),
+        type=cast(str, written["type"]),
+        http_status=cast("int | None", written.get("http_status")),
+        request_id=cast("str | None", written.get("request_id")),
+        answer=cast("str | None", written.get("answer")),
+    )
+    error.attempts = cast(int, written["attempts"])
+    return error
+
+
+def _usage(written: object) -> Usage:
+    counts = cast("Mapping[str, int]", written)
+    return Usage(*(counts[name] for name in _COUNTS), estimated=bool(counts.get("estimated", False)))
+
+
+def _cost(written: object) -> Cost | None:
+    if written is None:
+        return None
+    usd, source = cast("tuple[float | None, str]", written)
+    return Cost(usd, source)

@@ -1,0 +1,11 @@
+"""A run that survives: the journal, the output that is made from it, and what a resume takes from both.
+
+The journal is a sequence in one SQLite file. What happens in a run is queued in the order in which it happens; one
+writer commits the queue group by group; a crash keeps a prefix. Two things wait until the sequence is durable up to
+them, because nothing can take them back: a request, before it is sent, and a record's line, before anybody gets it.
+Everything else is written and not waited for: whatever depends on it comes later in the sequence.
+
+A resume is a replay. Open roots are run again from their start, with their page: answers of models, decisions that
+looked at time or at functions, and what was declared impure come from there, and all else is computed again. The
+output file is a projection of the lines in the journal, cut back to what is known to be on the disk and then made up.
+"""

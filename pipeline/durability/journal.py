@@ -1,0 +1,75 @@
+"""The durable record of one run: a frozen description of where it is and how it is kept. Opening it makes a session.
+
+    async with pipe.open(prompts, journal=Journal("runs/nightly")) as run: ...
+
+The first run with a journal makes it; the next one with the same pipeline goes on where that one ended, however it did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+from anyio import create_task_group
+
+from pipeline.core.codec import encode_line
+from pipeline.core.pipeline import Pipeline
+from pipeline.core.record import Record
+from pipeline.durability.lock import locked
+from pipeline.durability.session import Session
+from pipeline.durability.store import Durability, Probe, Store
+
+FILE = "journal.db"
+LOCK = "lock"
+
+
+def standard_line(record: Record) -> bytes:
+    """The record as it is written to an output."""
+    return encode_line(record.standard())
+
+
+def _nowhere(point: str) -> None:
+    """Nobody strikes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """A journal in `directory`, which is made if it is not there, readable for its owner only.
+
+    `durability` power survives the loss of power, process only that of the process. `render` makes the bytes of a
+    record's line. `probe` is for tests: it is called at each point where the process may die.
+    """
+
+    directory: Path | str
+    durability: Durability = "power"
+    render: Callable[[Record], bytes] = standard_line
+    probe: Probe = field(default=_nowhere, compare=False, repr=False)
+
+    def open(self, pipeline: Pipeline) -> AbstractAsyncContextManager[Session]:
+        """Open it for one run of `pipeline`. Raises `JournalError`, and `JournalLocked` when another process has it."""
+        return self._open(pipeline)
+
+    @asynccontextmanager
+    async def _open(self, pipeline: Pipeline) -> AsyncGenerator[Session]:
+        directory = Path(self.directory)
+        await anyio.to_thread.run_sync(lambda: directory.mkdir(mode=0o700, parents=True, exist_ok=True))
+        with locked(directory / LOCK):
+            store = await anyio.to_thread.run_sync(self._store, directory / FILE)
+            session = Session(store, self.render, self.probe)
+            try:
+                await anyio.to_thread.run_sync(session.recover)
+                async with create_task_group() as tg:
+                    tg.start_soon(session.writer.run)
+                    yield session
+                    session.writer.close()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(session.close)
+
+    def _store(self, path: Path) -> Store:
+        make = Store.open if path.exists() else Store.create
+        return make(path, self.durability, self.probe)

@@ -1,0 +1,106 @@
+"""What the journal holds of one root, and where more of it is written. Satisfies `pipeline.core.ports.Page`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from pipeline.core.codec import decode, encode
+from pipeline.core.errors import CallsClosed
+from pipeline.core.ports import AttemptEnd
+from pipeline.core.purse import Amount
+from pipeline.core.record import Record, Status, usage_json
+from pipeline.core.usage import Cost, Usage
+from pipeline.durability import schema
+from pipeline.durability.schema import Row
+
+if TYPE_CHECKING:
+    from pipeline.durability.session import Session
+
+#: path as text, kind, ordinal
+Name = tuple[str, str, int]
+
+
+class Page:
+    """The page of root `seq`. What can change: what is written. `past` is what earlier runs wrote."""
+
+    __slots__ = ("_past", "_prefix", "_session", "lines", "seq")
+
+    def __init__(
+        self,
+        session: Session,
+        seq: int,
+        past: Mapping[Name, bytes],
+        lines: frozenset[str],
+        prefix: tuple[str, ...] = (),
+    ) -> None:
+        self._session = session
+        self._past = past
+        self._prefix = prefix
+        self.seq = seq
+        self.lines = lines  #: parts of the root that left their record before
+
+    def find(self, kind: str, path: tuple[str, ...], ordinal: int = 0) -> object | None:
+        if not self._past:
+            return None
+        found = self._past.get((self._text(path), kind, ordinal))
+        return None if found is None else decode(found)
+
+    def write(self, kind: str, path: tuple[str, ...], value: object, ordinal: int = 0) -> None:
+        values = (self.seq, self._text(path), kind, ordinal, encode(value))
+        self._session.writer.queue(Row(schema.FACT, values))
+
+    async def begin_attempt(
+        self, path: tuple[str, ...], ordinal: int, number: int, model: str, reserved: Amount | None
+    ) -> OpenAttempt:
+        session = self._session
+        id = session.next_attempt()
+        put_aside = None if reserved is None else encode(list(reserved)).decode()
+        values = (id, self.seq, self._text(path), ordinal, number, session.epoch, model, put_aside)
+        session.writer.queue(Row(schema.BEGUN, values))
+        attempt = OpenAttempt(session, id)
+        try:
+            durable = await session.writer.durable()
+        except BaseException:
+            attempt.end("unsent", Usage(), None)
+            raise
+        if not durable:
+            raise CallsClosed("the journal cannot be written, so no call is made")
+        return attempt
+
+    def recalled(self, usage: Usage, cost: Cost | None) -> None:
+        self._session.recalled.charge(usage, cost)
+
+    def under(self, *prefix: str) -> Page:
+        return Page(self._session, self.seq, self._past, self.lines, (*self._prefix, *prefix))
+
+    def deliver(self, slots: tuple[str, ...], record: Record, settles: bool, done: Callable[[Record], None]) -> None:
+        """Write the record's line, and call `done` with the record as it was written when that is durable. A line that
+        was written by an earlier run is not written again."""
+        part = self._text(slots) if slots or self._prefix else ""
+        if part in self.lines:
+            done(record)
+        else:
+            self._session.deliver(self.seq, part, record, settles, done)
+
+    def settle(self, status: Status) -> None:
+        """Write that the root has ended, with all its records."""
+        self._session.writer.queue(Row(schema.SETTLED, (self.seq, status)))
+
+    def _text(self, path: tuple[str, ...]) -> str:
+        return encode((*self._prefix, *path)).decode()
+
+
+class OpenAttempt:
+    """An attempt that was written before it was sent."""
+
+    __slots__ = ("_id", "_session")
+
+    def __init__(self, session: Session, id: int) -> None:
+        self._session = session
+        self._id = id
+
+    def end(self, end: AttemptEnd, usage: Usage, cost: Cost | None) -> None:
+        counts = encode(usage_json(usage)).decode()
+        usd, source = (None, None) if cost is None else (cost.usd, cost.source)
+        self._session.writer.queue(Row(schema.ENDED, (end, counts, usd, source, self._id)))

@@ -1,0 +1,167 @@
+"""The file of a journal: one SQLite database, one connection, which only its writer uses. The only door to it.
+
+Everything here blocks and is called by one thread at a time. A file that is not a journal of this version, or holds
+anything that a journal does not (a trigger, a view), is refused and not touched.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, Literal, TypeAlias, cast
+
+from pipeline.core.errors import JournalError
+from pipeline.durability.schema import APPLICATION, TABLES, VERSION, Row, Value
+
+Durability: TypeAlias = Literal["power", "process"]
+
+#: Called with the name of each point at which the process may die, or a write may fail. Tests strike there.
+Probe: TypeAlias = Callable[[str], object]
+
+_SYNCHRONOUS: Final = {"power": "FULL", "process": "NORMAL"}
+
+
+class Store:
+    """An open journal file. What can change: the file."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, probe: Probe) -> None:
+        self._connection = connection
+        self._probe = probe
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, durability: Durability, probe: Probe) -> Store:
+        """Make a new journal, readable for its owner only. Raises `JournalError` if there is a file."""
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        except FileExistsError:
+            raise JournalError(f"{path}: exists") from None
+        store = cls(_connect(path, durability), path, probe)
+        with store._transaction("create"):
+            for table in TABLES:
+                store._connection.execute(table)
+            store._connection.execute(f"PRAGMA application_id = {APPLICATION}")
+            store._connection.execute(f"PRAGMA user_version = {VERSION}")
+        return store
+
+    @classmethod
+    def open(cls, path: Path, durability: Durability, probe: Probe) -> Store:
+        """Open a journal. Raises `JournalError` for a file that is none, or that is damaged."""
+        connection = _connect(path, durability)
+        try:
+            _examine(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+        return cls(connection, path, probe)
+
+    def commit(self, rows: Iterable[Row]) -> None:
+        """Write `rows` in their order, all or none. Durable when it returns. Raises `OSError` when the disk refuses."""
+        with self._transaction("commit"):
+            for statement, values in rows:
+                self._connection.execute(statement, values)
+                self._probe("commit:row")
+
+    def read(self, query: str, values: Sequence[Value] = ()) -> Iterator[tuple[Value, ...]]:
+        """The rows of a query."""
+        return cast("Iterator[tuple[Value, ...]]", self._connection.execute(query, values))
+
+    def change(self, *statements: tuple[str, Sequence[Value]]) -> None:
+        """Make changes that are no part of the sequence, such as what a resume takes back, in one transaction."""
+        with self._transaction("change"):
+            for statement, values in statements:
+                self._connection.execute(statement, values)
+                self._probe("change:row")
+
+    def close(self, *, fold: bool) -> None:
+        """Close it; `fold` puts what lies in the log beside it into the one file."""
+        try:
+            if fold:
+                self._probe("fold:before")
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                self._probe("fold:after")
+        finally:
+            self._connection.close()
+
+    def _transaction(self, name: str) -> _Transaction:
+        return _Transaction(self._connection, self._probe, name)
+
+
+class _Transaction:
+    def __init__(self, connection: sqlite3.Connection, probe: Probe, name: str) -> None:
+        self._connection = connection
+        self._probe = probe
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._probe(f"{self._name}:before")
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, type: object, error: BaseException | None, traceback: object) -> None:
+        if error is None:
+            try:
+                self._probe(f"{self._name}:last")
+                self._connection.execute("COMMIT")
+                self._probe(f"{self._name}:after")
+            except BaseException as failed:
+                error = failed
+            else:
+                return
+        if self._connection.in_transaction:
+            try:
+                self._connection.execute("ROLLBACK")
+            except sqlite3.Error:
+                pass  # the journal is recovered when it is opened next
+        if isinstance(error, sqlite3.Error):
+            raise as_os_error(error) from error
+        raise error
+
+
+def as_os_error(error: sqlite3.Error) -> OSError:
+    """What the disk said, in the system's words: ENOSPC for a full one, EIO for all else."""
+    import errno
+
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    number = errno.ENOSPC if code == sqlite3.SQLITE_FULL else errno.EIO
+    return OSError(number, f"{os.strerror(number)} ({error})")
+
+
+def _connect(path: Path, durability: Durability) -> sqlite3.Connection:
+    # Threads take turns, so the connection need not be bound to the one that opened it.
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0, cached_statements=64)
+    try:
+        for pragma in (
+            "trusted_schema = OFF",
+            "cell_size_check = ON",
+            "mmap_size = 0",
+            "journal_mode = WAL",
+            f"synchronous = {_SYNCHRONOUS[durability]}",
+            "wal_autocheckpoint = 1000",
+            "temp_store = MEMORY",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise JournalError(f"{path}: cannot be read as a journal: {error}") from error
+    return connection
+
+
+def _examine(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse what is not a journal of ours, before anything of it is believed."""
+    try:
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        tables = {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")}
+        damage = [text for (text,) in connection.execute("PRAGMA quick_check(3)") if text != "ok"]
+    except sqlite3.DatabaseError as error:
+        raise JournalError(f"{path}: is damaged or no journal: {error}") from error
+    if application != APPLICATION:
+        raise JournalError(f"{path}: is not a journal")
+    if version != VERSION:
+        raise JournalError(f"{path}: is a journal of version {version}, this release reads version {VERSION}")
+    if tables != set(TABLES):
+        raise JournalError(f"{path}: has tables that a journal does not have, or lacks some")
+    if damage:
+        raise JournalError(f"{path}: is damaged: {'; '.join(damage)}")

@@ -1,0 +1,176 @@
+"""The one writer of a journal: what is queued on the loop is committed in order by a thread, group by group.
+
+Nobody on the loop ever waits for the disk, except those who ask for it: `durable` returns when all that was queued
+before is on the disk. A group is what has come while the last one was being written; when nobody presses, a little more
+is waited for. The queue is bounded by `room`, which admission waits for, so a slow disk slows the run and memory does
+not grow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from pipeline.core.errors import WriteError
+from pipeline.durability.schema import Row
+
+T = TypeVar("T")
+
+PRESSED: Final = 0.004  #: seconds that a group waits for more when somebody waits for it
+PATIENT: Final = 0.04  #: and when nobody does
+GROUP: Final = 64  #: rows with which a group goes at once
+ROOM: Final = 4096  #: rows queued beyond which nothing new is admitted
+LAST: Final = 2.0  #: seconds for what is queued when everything is cancelled
+
+
+class Commits(Protocol):
+    """What a group is done with, in the writer's thread: the journal's file, then what is made from it."""
+
+    def commit(self, rows: Sequence[Row]) -> None:
+        """Make `rows` durable, then do what waited for that. Raises `OSError`."""
+        ...
+
+    def relieve(self) -> bool:
+        """Make room on a full disk, once; False if there is nothing left to give."""
+        ...
+
+
+class Writer:
+    """What can change: the queue, who waits, and whether the disk has failed."""
+
+    def __init__(self, commits: Commits, broken: Callable[[WriteError], None]) -> None:
+        self._commits = commits
+        self._broken = broken  #: told once, on the loop, that the disk refuses
+        self._rows: list[Row] = []
+        self._done: list[Callable[[], None]] = []  #: told when what was queued before them is durable
+        self._waiting: list[anyio.Event] = []  #: set then, and also when it will never be
+        self._turn = anyio.CapacityLimiter(1)
+        self._wanted = anyio.Event()
+        self._pressed = anyio.Event()
+        self._relief = anyio.Event()
+        self._closing = False
+        self.written = 0
+        self.groups = 0
+        self.failure: WriteError | None = None
+
+    # -- the loop's side ----------------------------------------------------------------------------------------
+
+    def queue(self, row: Row) -> None:
+        """Add to the sequence. After a failure of the disk it goes nowhere."""
+        if self.failure is None:
+            self._rows.append(row)
+            self._wanted.set()
+            if len(self._rows) >= GROUP:
+                self._pressed.set()
+
+    def when_durable(self, done: Callable[[], None], *, press: bool = False) -> None:
+        """Have `done` called on the loop when all that was queued before is durable; never, if the disk fails."""
+        self._done.append(done)
+        self._wanted.set()
+        if press:
+            self._pressed.set()
+
+    async def durable(self) -> bool:
+        """Wait until all that was queued so far is durable; False if it will never be."""
+        if self.failure is not None:
+            return False
+        reached = anyio.Event()
+        self._waiting.append(reached)
+        self._wanted.set()
+        self._pressed.set()
+        await reached.wait()
+        return self.failure is None
+
+    async def room(self) -> None:
+        """Wait until the queue has room for more roots."""
+        while len(self._rows) >= ROOM and self.failure is None:
+            await self._relief.wait()
+
+    async def ask(self, question: Callable[[], T]) -> T:
+        """Ask the file something, in the writer's thread and in its turn."""
+        return await anyio.to_thread.run_sync(question, limiter=self._turn)
+
+    # -- the task -----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Write until `close`; cancelled, still write what is queued, for at most `LAST` seconds."""
+        try:
+            while not self._closing or self._left():
+                await self._next_group()
+        except anyio.get_cancelled_exc_class():
+            with anyio.move_on_after(LAST, shield=True):
+                while self._left():
+                    await self._write()
+            raise
+
+    def _left(self) -> bool:
+        return bool(self._rows or self._done or self._waiting)
+
+    def close(self) -> None:
+        """Let `run` end when the queue is empty."""
+        self._closing = True
+        self._wanted.set()
+        self._pressed.set()
+
+    async def _next_group(self) -> None:
+        await self._wanted.wait()
+        if not self._closing and len(self._rows) < GROUP:
+            if not self._pressed.is_set():
+                with anyio.move_on_after(PATIENT):
+                    await self._pressed.wait()
+            if len(self._rows) < GROUP:
+                await anyio.sleep(PRESSED)
+        await self._write()
+
+    async def _write(self) -> None:
+        rows, self._rows = self._rows, []
+        done, self._done = self._done, []
+        waiting, self._waiting = self._waiting, []
+        if not self._closing:
+            self._wanted = anyio.Event()
+            self._pressed = anyio.Event()
+        relief, self._relief = self._relief, anyio.Event()
+        if self.failure is None:
+            try:
+                await self._commit(rows)
+            except OSError as error:
+                self._fail(error)
+        relief.set()
+        for event in waiting:
+            event.set()
+        for each in done if self.failure is None else ():
+            each()
+
+    async def _commit(self, rows: Sequence[Row]) -> None:
+        with anyio.CancelScope(shield=True):  # what a thread does is not undone by leaving it
+            try:
+                await self.ask(lambda: self._commits.commit(rows))
+            except OSError as error:
+                if not is_full(error) or not await self.ask(self._commits.relieve):
+                    raise
+                self._broken(failed(error))  # the run ends, and what is in flight can still be written
+                await self.ask(lambda: self._commits.commit(rows))
+        self.written += len(rows)
+        self.groups += 1
+
+    def _fail(self, error: OSError) -> None:
+        self.failure = failed(error)
+        self._broken(self.failure)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether room would help."""
+    import errno
+
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def failed(error: OSError) -> WriteError:
+    """The error that the run ends with."""
+    name = f"{error.filename}: " if error.filename else "the journal: "
+    raised = WriteError(f"{name}{(error.strerror or str(error)).lower()}")
+    raised.__cause__ = error
+    return raised
