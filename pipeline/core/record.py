@@ -36,6 +36,7 @@ class Input(NamedTuple):
     fields: Mapping[str, object] = _NO_FIELDS
     messages: tuple[Message, ...] = ()
     defect: ItemError | None = None
+    position: int | None = None  #: in the whole input, from 0, when only a share of it is run; None: the run counts
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,7 +130,7 @@ def record_of(frame: Frame, outcome: Outcome) -> Record:
     missing = item.missing if item is not None else ()
     return Record(
         root.id,
-        root.index,
+        root.index if root.record.position is None else root.record.position,
         outcome.status,
         item.value if done and item is not None else None,
         item.state.outputs if item is not None else {},

@@ -29,7 +29,7 @@ class CellReader:
 
     @classmethod
     def of(cls, delimiter: str) -> CellReader:
-        quoted, unquoted = r'"((?:[^"]++|"")*+)"', rf'([^"\r{delimiter}]*+)'
+        quoted, unquoted = r'"((?:[^"]++|"")*+)"', rf'([^"{delimiter}]*+)'
         before = rf'(?:(?:"(?:[^"]++|"")*+"|[^"{delimiter}]*+){delimiter})*+'
         return cls(
             delimiter,
@@ -43,7 +43,7 @@ class CellReader:
 
     def split(self, record: str) -> list[str]:
         """Return the cells of one record, whose line end is gone. Raises `BadCell`."""
-        if '"' not in record and "\r" not in record:
+        if '"' not in record:
             return record.split(self.delimiter)
         cells: list[str] = []
         position = 0
@@ -64,9 +64,6 @@ def _fault(record: str, position: int) -> BadCell:
         closing = re.match(r'"(?:[^"]++|"")*+"?', start)
         end = position + (closing.end() if closing else 0)
         return BadCell(min(end, len(record)), "text after the closing quote of a cell")
-    for at in range(position, len(record)):
-        if record[at] == '"':
-            return BadCell(at, 'a quote inside a cell without quotes; write "…" around the cell and "" inside it')
-        if record[at] == "\r":
-            break
-    return BadCell(record.index("\r", position), "a CR that ends no line; lines end with LF or CRLF")
+    return BadCell(
+        record.index('"', position), 'a quote inside a cell without quotes; write "…" around the cell and "" inside it'
+    )

@@ -13,9 +13,10 @@ from pipeline.core.errors import SourceError
 from stages.sources.blocks import BLOCK
 from stages.sources.csv import CsvParser
 from stages.sources.jsonl import JsonlParser
-from stages.sources.parsed import Parser
+from stages.sources.parsed import Origin, Parser
 from stages.sources.sniff import Format, first_line, format_of
 from stages.sources.text import TextParser
+from stages.sources.unpacking import MAGIC, SUFFIX, BadGzip, Gunzip
 
 STDIN = "-"
 
@@ -25,7 +26,7 @@ def title(path: str) -> str:
     return "stdin" if path == STDIN else path
 
 
-def examine(paths: Sequence[str], format: Format | Literal["auto"], limit: int) -> None:
+def examine(paths: Sequence[str], format: Format | Literal["auto"], origin: Callable[[str], Origin]) -> None:
     """Look at every input that can be looked at without taking bytes from it. Raises one `SourceError` for all faults.
 
     Blocks on the file system, so it belongs in a thread. Pipes are asked only for permission.
@@ -38,7 +39,7 @@ def examine(paths: Sequence[str], format: Format | Literal["auto"], limit: int) 
             if path == STDIN:
                 stdin_fd()
             else:
-                _examine_file(path, format, limit)
+                _examine_file(path, format, origin(path))
         except SourceError as error:
             problems.append(str(error))
         except OSError as error:
@@ -74,19 +75,34 @@ def reading_failed(path: str, error: OSError) -> SourceError:
     return SourceError(f"{title(path)}: reading failed: {error.strerror or error}")
 
 
-def parser_of(path: str, format: Format, limit: int, *, guessed: bool = False) -> Parser:
+def check_packing(path: str, head: bytes) -> bool:
+    """Say whether an input that starts with `head` is gzip. Raises `SourceError` if only its name says so."""
+    if head.startswith(MAGIC):
+        return True
+    if path.lower().endswith(SUFFIX):
+        what = "is empty" if not head else "is not gzip, whatever its name says"
+        raise SourceError(f"{path}: {what}; give it another name, or make it again")
+    return False
+
+
+def unpacking_failed(path: str, error: BadGzip) -> SourceError:
+    """Return the error of a compressed input that is damaged; the records before are read and kept."""
+    return SourceError(f"{title(path)}: {error}; the records up to there were read")
+
+
+def parser_of(origin: Origin, format: Format, *, guessed: bool = False) -> Parser:
     """Return a new parser of the format for an input; `guessed` formats are doubted when a record is broken."""
     parsers: dict[Format, Callable[[], Parser]] = {
-        "text": lambda: TextParser(title(path), limit),
-        "nul": lambda: TextParser(title(path), limit, separator=b"\0"),
-        "jsonl": lambda: JsonlParser(title(path), limit, guessed=guessed),
-        "csv": lambda: CsvParser(title(path), limit),
-        "tsv": lambda: CsvParser(title(path), limit, delimiter="\t"),
+        "text": lambda: TextParser(origin),
+        "nul": lambda: TextParser(origin, separator=b"\0"),
+        "jsonl": lambda: JsonlParser(origin, guessed=guessed),
+        "csv": lambda: CsvParser(origin),
+        "tsv": lambda: CsvParser(origin, delimiter="\t"),
     }
     return parsers[format]()
 
 
-def _examine_file(path: str, format: Format | Literal["auto"], limit: int) -> None:
+def _examine_file(path: str, format: Format | Literal["auto"], origin: Origin) -> None:
     mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
         raise SourceError(f"{path}: is a directory; name its files, such as {os.path.join(path, '*.txt')}")
@@ -96,10 +112,21 @@ def _examine_file(path: str, format: Format | Literal["auto"], limit: int) -> No
         return
     with open(path, "rb") as file:
         head = file.read(BLOCK)
+    if check_packing(path, head):
+        head = _unpacked(path, head)
     separator = b"\0" if format == "nul" else b"\n"
     found = format_of(path, first_line(head + separator, separator) or b"", format)
     if found in ("csv", "tsv"):
-        next(parser_of(path, found, limit).feed(head), None)  # the header alone: nothing is kept
+        next(parser_of(origin, found).feed(head), None)  # the header alone: nothing is kept
+
+
+def _unpacked(path: str, head: bytes) -> bytes:
+    packed = Gunzip(BLOCK)
+    packed.feed(head)
+    try:
+        return packed.take()
+    except BadGzip as error:
+        raise SourceError(f"{path}: {error}") from None
 
 
 def _told(path: str, error: OSError | ValueError) -> str:

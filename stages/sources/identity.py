@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from pipeline.core.codec import canonical
 from pipeline.core.errors import ItemError
@@ -38,6 +38,13 @@ class _Recent(Generic[V]):
             self._values.popitem(last=False)
 
 
+class Identified(NamedTuple):
+    """The id of a record, and what it has in common with its repetitions: the id without its number."""
+
+    id: str
+    name: str
+
+
 class Identity:
     """Gives the records of one run their ids. What changes: the ids and contents seen lately."""
 
@@ -46,18 +53,19 @@ class Identity:
         self._contents = _Recent[int]()
         self._places = _Recent[str]()
 
-    def of_content(self, value: object) -> str:
-        """Return 16 hex digits of the content of a record; its second occurrence ends in `#2`, the third in `#3`."""
+    def of_content(self, value: object) -> Identified:
+        """Give 16 hex digits of the content of a record; its second occurrence ends in `#2`, the third in `#3`."""
         return self.of_bytes(canonical(value))
 
-    def of_bytes(self, data: bytes) -> str:
-        """Return the same of bytes that could not be read."""
+    def of_bytes(self, data: bytes) -> Identified:
+        """Give the same of bytes that could not be read."""
         digest = blake2b(data, digest_size=8).digest()
         count = (self._contents.get(digest) or 0) + 1
         self._contents.put(digest, count)
-        return digest.hex() if count == 1 else f"{digest.hex()}#{count}"
+        name = digest.hex()
+        return Identified(name if count == 1 else f"{name}#{count}", name)
 
-    def of_fields(self, fields: Mapping[str, object], place: str) -> tuple[str, ItemError | None]:
+    def of_fields(self, fields: Mapping[str, object], place: str) -> tuple[Identified, ItemError | None]:
         """Return the id of a record, and what is wrong with it: an id twice, or none where one was asked for.
 
         `place` is where the record stands; when its id comes again, the message names both places. The later record
@@ -72,8 +80,8 @@ class Identity:
         first = self._places.get(explicit)
         if first is None:
             self._places.put(explicit, place)
-            return explicit, None
-        return self._numbered(explicit, place), ItemError(
+            return Identified(explicit, explicit), None
+        return Identified(self._numbered(explicit, place), explicit), ItemError(
             f"id {explicit!r:.100} was given before, by {first}", type="InvalidInput"
         )
 

@@ -1,17 +1,21 @@
 """Blocks of bytes to lines, synchronously and with a limit: what a line is never depends on where a block ended.
 
-Lines end with LF or CRLF and nothing else: `str.splitlines` would also split at characters that prompts contain. An
-over-long line is dropped as it comes, so that no more than the limit and one block is ever held.
+Lines end with LF or CRLF and nothing else: `str.splitlines` would also split at characters that prompts contain. In
+tables a CR alone ends a line too. An over-long line is dropped as it comes, so that no more than the limit and one
+block is ever held.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 BOM = b"\xef\xbb\xbf"
 
 EXCERPT = 64  #: the most bytes kept of a line that is too long
+
+_END = re.compile(rb"\r\n|\r|\n")
 
 
 class Line(NamedTuple):
@@ -22,20 +26,23 @@ class Line(NamedTuple):
     data: bytes
     too_long: bool = False
     quotes: int = 0  #: `"` in a line that is too long, so that a reader of CSV knows where it is
+    end: bytes = b"\n"  #: what ended it, where that can differ
 
 
 class LineSplitter:
     """Cuts blocks into lines. What changes: the piece of a line held for the next block, and the position.
 
     A byte order mark at the very start belongs to no line. `separator` may be NUL, for records that hold line ends;
-    `keep_cr` leaves a CR before the LF to the caller.
+    with `cr_ends` a line ends at LF, CRLF or CR, and says at which.
     """
 
-    def __init__(self, limit: int, *, separator: bytes = b"\n", keep_cr: bool = False) -> None:
+    def __init__(self, limit: int, *, separator: bytes = b"\n", cr_ends: bool = False) -> None:
         self._limit = limit
         self._excerpt = min(EXCERPT, limit)  # never reaches a CR before the line end
         self._separator = separator
-        self._strip_cr = separator == b"\n" and not keep_cr
+        self._strip_cr = separator == b"\n" and not cr_ends
+        self._cr_ends = cr_ends
+        self._cr = False  # the block before ended with a CR, which the next one may make a CRLF
         self._held: list[bytes] = []
         self._held_size = 0
         self._dropped_quotes = 0
@@ -45,13 +52,16 @@ class LineSplitter:
 
     def feed(self, block: bytes) -> Iterator[Line]:
         """Yield the lines that end in `block`. Exhaust it before feeding the next one."""
+        if self._cr_ends and (self._cr or b"\r" in block):
+            yield from self._feed_ends(block)
+            return
         pieces = block.split(self._separator)
         last = pieces.pop()
         if not pieces:
             self._hold(last)
             return
         self._hold(pieces[0])
-        yield self._close()
+        yield self._close(self._separator)
         limit, strip_cr = self._limit, self._strip_cr
         for data in pieces[1:]:
             self._number += 1
@@ -64,8 +74,24 @@ class LineSplitter:
 
     def finish(self) -> Iterator[Line]:
         """Yield the last line if the input did not end with a line end."""
-        if self._held_size:
-            yield self._close()
+        if self._cr:
+            self._cr = False
+            yield self._close(b"\r")
+        elif self._held_size:
+            yield self._close(b"")
+
+    def _feed_ends(self, block: bytes) -> Iterator[Line]:
+        if self._cr:
+            block, self._cr = b"\r" + block, False
+        at = 0
+        for found in _END.finditer(block):
+            self._hold(block[at : found.start()])
+            at = found.end()
+            if found[0] == b"\r" and at == len(block):
+                self._cr = True
+                return
+            yield self._close(found[0])
+        self._hold(block[at:])
 
     def _hold(self, piece: bytes) -> None:
         if not piece:
@@ -82,22 +108,21 @@ class LineSplitter:
             self._dropped_quotes = start.count(b'"')
             self._held = [start[: EXCERPT + len(BOM)]]
 
-    def _close(self) -> Line:
+    def _close(self, end: bytes) -> Line:
         data = b"".join(self._held)
         number, offset = self._number + 1, self._offset
         size, dropped, quotes = self._held_size, self._dropping, self._dropped_quotes
-        self._number, self._offset = number, offset + size + 1
+        self._number, self._offset = number, offset + size + len(end)
         self._held, self._held_size, self._dropping, self._dropped_quotes = [], 0, False, 0
         if number == 1 and data.startswith(BOM):
             data, offset = data[len(BOM) :], offset + len(BOM)
         if dropped:
-            return Line(number, offset, data[: self._excerpt], True, quotes)
+            return Line(number, offset, data[: self._excerpt], True, quotes, end)
         if self._strip_cr and data.endswith(b"\r"):
             data = data[:-1]
-        return self._judged(number, offset, data)
+        return self._judged(number, offset, data, end)
 
-    def _judged(self, number: int, offset: int, data: bytes) -> Line:
-        size = len(data) if self._strip_cr else len(data.removesuffix(b"\r"))
-        if size <= self._limit:
-            return Line(number, offset, data)
-        return Line(number, offset, data[: self._excerpt], True, data.count(b'"'))
+    def _judged(self, number: int, offset: int, data: bytes, end: bytes = b"\n") -> Line:
+        if len(data) <= self._limit:
+            return Line(number, offset, data, end=end)
+        return Line(number, offset, data[: self._excerpt], True, data.count(b'"'), end)

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Literal
 
 from stages.sources.blocks import BlockReader
-from stages.sources.files import STDIN, open_path, parser_of, reading_failed, stdin_fd, title
-from stages.sources.parsed import Parsed, Parser
+from stages.sources.change import Change, Snapshot
+from stages.sources.files import STDIN, open_path, parser_of, stdin_fd, title
+from stages.sources.parsed import Origin, Parsed, Parser
 from stages.sources.sniff import Format, first_line, format_of, is_guess, table_like
+from stages.sources.unpacked import Unpacked
 
 
 class OpenFile:
     """One input that is being read. What changes: the bytes before the format is known, then the parser.
 
-    `tell` hears a sentence for people when the format that was guessed may be the wrong one.
+    `origin.tell` hears a sentence for people when the format that was guessed may be the wrong one.
     """
 
-    def __init__(self, path: str, format: Format | Literal["auto"], limit: int, tell: Callable[[str], None]) -> None:
+    def __init__(self, path: str, format: Format | Literal["auto"], origin: Origin) -> None:
         self.path = path
-        self._tell = tell
+        self._origin = origin
         self._format: Format | Literal["auto"] = format
-        self._limit = limit
         self._fd = stdin_fd() if path == STDIN else open_path(path)
-        self._reader = BlockReader(self._fd)
+        self._before = Snapshot.of(self._fd)
+        self._blocks = Unpacked(path, BlockReader(self._fd))
         self._head = b""
         self._parser: Parser | None = None
         self._ended = False
@@ -33,18 +35,26 @@ class OpenFile:
     def blank_lines(self) -> int:
         return self._parser.blank_lines if self._parser else 0
 
-    async def next_block(self) -> tuple[Iterator[Parsed] | None, int]:
-        """Return the records of the next block (None after the last) and its size. Raises `SourceError`."""
+    @property
+    def taken(self) -> int:
+        """Bytes taken from the input."""
+        return self._blocks.taken
+
+    async def next_block(self) -> Iterator[Parsed] | None:
+        """Return the records of the next block, None after the last. Raises `SourceError`."""
         if self._ended:
-            return None, 0
-        try:
-            block = await self._reader.read()
-        except OSError as error:
-            raise reading_failed(self.path, error) from error
+            return None
+        block = await self._blocks.read()
         self._ended = not block
         if self._parser is None:
-            return self._begin(block), len(block)
-        return self._parser.feed(block) if block else self._parser.finish(), len(block)
+            return self._begin(block)
+        return self._parser.feed(block) if block else self._parser.finish()
+
+    def change(self) -> Change | None:
+        """Return what became of the file while it was read to its end; None if nothing, or if it has no state."""
+        if self._before is None or not self._ended:
+            return None
+        return self._before.change(self._blocks.taken, None if self.path == STDIN else self.path)
 
     def close(self) -> None:
         """Close the file; stdin stays open, it is not ours."""
@@ -59,14 +69,15 @@ class OpenFile:
         line = first_line(self._head if block else self._head + separator, separator)
         if line is None and block:
             return iter(())
-        format = format_of(title(self.path), line or b"", self._format)
-        guessed = is_guess(title(self.path), self._format)
+        name = title(self.path)
+        format = format_of(name, line or b"", self._format)
+        guessed = is_guess(name, self._format)
         table = table_like(line or b"") if guessed and format == "text" else None
-        if table is not None:
+        if table is not None and self._origin.tell is not None:
             like = f"it looks like {table.upper()}, which --input-format {table} reads"
-            self._tell(f"{title(self.path)}: read as text lines; {like}")
+            self._origin.tell(f"{name}: read as text lines; {like}")
         head, self._head = self._head, b""
-        self._parser = parser_of(self.path, format, self._limit, guessed=guessed)
+        self._parser = parser_of(self._origin, format, guessed=guessed)
         return self._fed(self._parser, head)
 
     def _fed(self, parser: Parser, head: bytes) -> Iterator[Parsed]:

@@ -14,6 +14,7 @@ from pipeline.core.codec import BadJson, decode
 from pipeline.core.errors import SourceError
 from pipeline.core.inputs import PROMPT_FIELDS
 from stages.sources.lines import BOM
+from stages.sources.unpacking import SUFFIX
 
 Format: TypeAlias = Literal["text", "nul", "jsonl", "csv", "tsv"]
 
@@ -31,7 +32,7 @@ _BY_SUFFIX: dict[str, Format] = {
     ".csv": "csv",
     ".tsv": "tsv",
 }
-_UNPACK = {".gz": "gzip -dc", ".bz2": "bzip2 -dc", ".xz": "xz -dc", ".zst": "zstd -dc", ".zip": "unzip -p"}
+_UNPACK = {".bz2": "bzip2 -dc", ".xz": "xz -dc", ".zst": "zstd -dc", ".zip": "unzip -p"}
 _DELIMITERS: tuple[tuple[Literal["csv", "tsv"], bytes], ...] = (("csv", b","), ("tsv", b"\t"))
 _COLUMN = re.compile(rb"\w(?:[\w .-]{0,38}\w)?")
 _COMMON_COLUMNS = frozenset(name.encode() for name in ("id", *PROMPT_FIELDS))
@@ -48,10 +49,13 @@ def first_line(head: bytes, separator: bytes) -> bytes | None:
 
 
 def format_of(name: str, line: bytes, asked: Format | Literal["auto"]) -> Format:
-    """Return the format of the input `name` whose first line is `line`. Raises `SourceError` if it is none of ours."""
+    """Return the format of the input `name` whose first line is `line`. Raises `SourceError` if it is none of ours.
+
+    The name of a file that was unpacked counts without its `.gz`.
+    """
     _refuse_packed(name, line)
     _refuse_wide(name, line, asked)
-    suffix = PurePath(name).suffix.lower()
+    suffix = _suffix(name)
     found = _BY_SUFFIX.get(suffix) if asked == "auto" else asked
     if found is None:
         _refuse_one_document(name, line, suffix)
@@ -63,7 +67,7 @@ def format_of(name: str, line: bytes, asked: Format | Literal["auto"]) -> Format
 
 def is_guess(name: str, asked: Format | Literal["auto"]) -> bool:
     """Say whether the format is neither asked for nor told by the name."""
-    return asked == "auto" and PurePath(name).suffix.lower() not in _BY_SUFFIX
+    return asked == "auto" and _suffix(name) not in _BY_SUFFIX
 
 
 def table_like(line: bytes) -> Literal["csv", "tsv"] | None:
@@ -75,12 +79,16 @@ def table_like(line: bytes) -> Literal["csv", "tsv"] | None:
     return None
 
 
+def _suffix(name: str) -> str:
+    return PurePath(name[: -len(SUFFIX)] if name.lower().endswith(SUFFIX) else name).suffix.lower()
+
+
 def _refuse_packed(name: str, line: bytes) -> None:
-    suffix = PurePath(name).suffix.lower()
-    unpack = _UNPACK.get(suffix) or ("gzip -dc" if line.startswith(b"\x1f\x8b") else None)
+    suffix = _suffix(name)
+    unpack = _UNPACK.get(suffix)
     if unpack:
         raise SourceError(
-            f"{name}: compressed input is not read; unpack it first: {unpack} {_file(name)} | penstock run … -"
+            f"{name}: of compressed input only gzip is read; unpack it first: {unpack} {_file(name)} | penstock run … -"
         )
     if suffix == ".parquet" or line.startswith(b"PAR1"):
         raise SourceError(f"{name}: Parquet is not read; export it as JSON Lines first")

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from stages.sources.charset import BadByte
 from stages.sources.lines import Line, LineSplitter
-from stages.sources.parsed import Parsed, broken, too_long
+from stages.sources.parsed import Origin, Parsed
 
 
 class TextParser:
-    """Every line is a prompt. Lines with nothing but white space are skipped and counted."""
+    """Every line is a prompt. Lines with nothing but white space are skipped and counted, unless they are kept."""
 
-    def __init__(self, name: str, limit: int, *, separator: bytes = b"\n") -> None:
-        self._name = name
-        self._limit = limit
-        self._splitter = LineSplitter(limit, separator=separator)
+    def __init__(self, origin: Origin, *, separator: bytes = b"\n") -> None:
+        self._origin = origin
+        self._splitter = LineSplitter(origin.limit, separator=separator)
         self.blank_lines = 0
 
     def feed(self, block: bytes) -> Iterator[Parsed]:
@@ -24,22 +24,23 @@ class TextParser:
         return self._parse(self._splitter.finish())
 
     def _parse(self, lines: Iterator[Line]) -> Iterator[Parsed]:
+        origin = self._origin
+        keep_empty, decode = origin.keep_empty, origin.charset.text
         for line in lines:
             data = line.data
             if line.too_long:
-                yield too_long(self._name, line.number, line.offset, data, self._limit)
-            elif not data or data.isspace():
+                yield origin.too_long(line.number, line.offset, data)
+            elif not keep_empty and (not data or data.isspace()):
                 self.blank_lines += 1
             elif b"\0" in data:
                 yield self._broken(line, data.index(b"\0"), "a NUL byte; NUL separates prompts in the format nul")
             else:
                 try:
-                    text = data.decode()
-                except UnicodeDecodeError as error:
-                    at = error.start
-                    yield self._broken(line, at, f"byte 0x{data[at]:02x} is not UTF-8")
+                    text = decode(data)
+                except BadByte as error:
+                    yield self._broken(line, error.at, error.reason)
                 else:
                     yield Parsed(line.number, text)
 
     def _broken(self, line: Line, at: int, reason: str) -> Parsed:
-        return broken(self._name, line.number, line.offset, line.data, reason, at=at)
+        return self._origin.broken(line.number, line.offset, line.data, reason, at=at)

@@ -13,16 +13,16 @@ from pipeline.core.errors import SourceError
 from stages.sources.csv import CsvParser
 from stages.sources.jsonl import JsonlParser
 from stages.sources.lines import LineSplitter
-from stages.sources.parsed import Parsed, Parser
+from stages.sources.parsed import Origin, Parsed, Parser
 from stages.sources.text import TextParser
 from tests.sources.reading import comparable, parse, told
 
 PARSERS = {
-    "text": lambda limit: TextParser("f", limit),
-    "nul": lambda limit: TextParser("f", limit, separator=b"\0"),
-    "jsonl": lambda limit: JsonlParser("f", limit),
-    "csv": lambda limit: CsvParser("f", limit),
-    "tsv": lambda limit: CsvParser("f", limit, delimiter="\t"),
+    "text": lambda limit: TextParser(Origin("f", limit)),
+    "nul": lambda limit: TextParser(Origin("f", limit), separator=b"\0"),
+    "jsonl": lambda limit: JsonlParser(Origin("f", limit)),
+    "csv": lambda limit: CsvParser(Origin("f", limit)),
+    "tsv": lambda limit: CsvParser(Origin("f", limit), delimiter="\t"),
 }
 
 some_bytes = st.one_of(
@@ -34,6 +34,14 @@ some_bytes = st.one_of(
 )
 
 
+TOO_LONG = (
+    "f, line 2, byte 4: the record is longer than 100 bytes (max_record_bytes); it goes on to line {}, so a quote may "
+    "be missing"
+)
+UNCLOSED = (
+    "f, line 3, byte 8: a quoted cell is opened in this record and never closed; it goes on to line 4, so a quote may "
+    "be missing"
+)
 RAGGED = "f, line {}, byte {}: the row has {} cells, the header has 2"
 
 
@@ -79,7 +87,7 @@ def test_what_the_standard_library_writes_as_csv_is_read_back(
     writer = csv.writer(text, lineterminator=ends)
     writer.writerow(["x", "y"])
     writer.writerows([row if any(cell.strip() for cell in row) else ["a", "b"] for row in rows])
-    parsed = parse(CsvParser("f", 1000), text.getvalue().encode(), cuts)
+    parsed = parse(CsvParser(Origin("f", 1000)), text.getvalue().encode(), cuts)
     assert [record.defect for record in parsed] == [None] * len(rows)
     expected = [row if any(cell.strip() for cell in row) else ["a", "b"] for row in rows]
     assert [record.value for record in parsed] == [{"x": x, "y": y} for x, y in expected]
@@ -106,7 +114,7 @@ def test_what_the_standard_library_writes_as_csv_is_read_back(
     ],
 )
 def test_text_is_one_prompt_a_line(data: bytes, records: list[object]) -> None:
-    assert told(parse(TextParser("f", 10 if b"0123" in data else 1000), data)) == records
+    assert told(parse(TextParser(Origin("f", 10 if b"0123" in data else 1000)), data)) == records
 
 
 def test_blank_lines_are_counted() -> None:
@@ -146,7 +154,7 @@ def fault(column: int, byte: int, reason: str) -> str:
     ],
 )
 def test_a_line_of_json_is_a_record_or_a_located_defect(line: bytes, record: object) -> None:
-    assert told(parse(JsonlParser("f", 200_000), line)) == [record]
+    assert told(parse(JsonlParser(Origin("f", 200_000)), line)) == [record]
 
 
 @pytest.mark.parametrize(
@@ -172,23 +180,27 @@ def test_a_line_of_json_is_a_record_or_a_located_defect(line: bytes, record: obj
         ),
         (
             b'a,b\n1,2\n3,"4\n5,6\n',
-            [{"a": "1", "b": "2"}, "f, line 3, byte 8: a quoted cell is opened in this record and never closed"],
+            [
+                {"a": "1", "b": "2"},
+                UNCLOSED,
+            ],
         ),
-        (b"a,b\n1,2\r3\n", ["f, line 2, byte 7: a CR that ends no line; lines end with LF or CRLF"]),
+        (b"a,b\n1,2\r3\n", [{"a": "1", "b": "2"}, RAGGED.format(3, 8, 1)]),
+        (b'a,b\r1,"x\ry"\r\r\r\n3,4\r', [{"a": "1", "b": "x\ry"}, {"a": "3", "b": "4"}]),
         (b"a,b\n1,\0\n", ["f, line 2, byte 6: a NUL byte"]),
         (b"a,b\n1,\xff\n", ["f, line 2, byte 6: byte 0xff is not UTF-8"]),
         (
             b'a,b\n1,"' + b"x\n" * 60 + b'"\n3,4\n',
-            ["f, line 2, byte 4: the record is longer than 100 bytes (max_record_bytes)", {"a": "3", "b": "4"}],
+            [TOO_LONG.format(62), {"a": "3", "b": "4"}],
         ),
         (
             b'a,b\n1,"' + b"x" * 200 + b'\n,"\n3,4\n',
-            ["f, line 2, byte 4: the record is longer than 100 bytes (max_record_bytes)", {"a": "3", "b": "4"}],
+            [TOO_LONG.format(3), {"a": "3", "b": "4"}],
         ),
     ],
 )
 def test_csv_is_strict_and_a_bad_row_spoils_no_other(data: bytes, records: list[object]) -> None:
-    assert told(parse(CsvParser("f", 100), data)) == records
+    assert told(parse(CsvParser(Origin("f", 100)), data)) == records
 
 
 @pytest.mark.parametrize(
@@ -204,14 +216,16 @@ def test_csv_is_strict_and_a_bad_row_spoils_no_other(data: bytes, records: list[
 )
 def test_a_bad_header_is_fatal(data: bytes, text: str) -> None:
     with pytest.raises(SourceError) as caught:
-        parse(CsvParser("f", 100), data)
+        parse(CsvParser(Origin("f", 100)), data)
     assert str(caught.value) == text
 
 
 def test_a_cell_may_be_longer_than_the_standard_library_allows() -> None:
     data = b"a,b\n1," + b"x" * 200_000 + b'\n2,"' + b"y" * 200_000 + b'"\n'
     lengths = [
-        len(record.value["b"]) for record in parse(CsvParser("f", 1 << 20), data) if isinstance(record.value, dict)
+        len(record.value["b"])
+        for record in parse(CsvParser(Origin("f", 1 << 20)), data)
+        if isinstance(record.value, dict)
     ]
     assert lengths == [200_000, 200_000]
 

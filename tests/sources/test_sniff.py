@@ -33,6 +33,9 @@ def test_the_first_line_is_known_when_it_has_ended_or_is_very_long(head: bytes, 
         ("a.csv", b"{", "csv"),
         ("a.tsv", b"", "tsv"),
         ("a.json", b'{"a":1}', "jsonl"),
+        ("a.csv.gz", b"{", "csv"),
+        ("a.jsonl.GZ", b"text", "jsonl"),
+        ("a.gz", b"Hello", "text"),
         ("a.json", b'{"a":"' + b"x" * 32768, "jsonl"),
         ("stdin", b'{"a":1}', "jsonl"),
         ("stdin", b'{"a":1', "jsonl"),
@@ -63,11 +66,10 @@ ARRAY = (
         ("stdin", b"{", "stdin: this is one JSON object over several lines; put it on one: jq -c . …"),
         ("a.json", b'{"a":', "a.json: this is one JSON object over several lines; put it on one: jq -c . a.json"),
         (
-            "a.jsonl.gz",
+            "a.jsonl.xz",
             b"",
-            "a.jsonl.gz: compressed input is not read; unpack it first: gzip -dc a.jsonl.gz | penstock run … -",
+            "a.jsonl.xz: of compressed input only gzip is read; unpack it first: xz -dc a.jsonl.xz | penstock run … -",
         ),
-        ("stdin", b"\x1f\x8b", "stdin: compressed input is not read; unpack it first: gzip -dc … | penstock run … -"),
         ("a.parquet", b"", "a.parquet: Parquet is not read; export it as JSON Lines first"),
         *(
             ("f", line, "f: this is UTF-16 or UTF-32; convert it to UTF-8 first: iconv -f UTF-16 -t UTF-8 f")
