@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -53,6 +53,7 @@ class Flags:
     input_format: str
     field: str | None
     id_field: str | None
+    reading: Mapping[str, object]  #: more options of the source
     item_timeout: float | None
     watchdog: float | None
     stall_timeout: float | None
@@ -87,6 +88,7 @@ def job_of(given: Flags, voice: Voice) -> Job:
         id_field=given.id_field,
         limit=given.limit,
         notice=voice.note,
+        **given.reading,
     )
     mode = "overwrite" if given.overwrite else "append" if given.append else "create"
     if given.raw or given.raw_field is not None:
@@ -117,6 +119,8 @@ def _split(given: Flags) -> tuple[str | None, tuple[str, ...]]:
     name, inputs = (None, given.words) if given.ad_hoc else (next(iter(given.words), None), given.words[1:])
     if given.ad_hoc:
         _refuse_files(inputs)
+    if not inputs and sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - None if 0 is closed at start
+        raise UsageError("no input: stdin is closed; name a file, or give stdin one: … < prompts.txt")
     if not inputs and _is_terminal(sys.stdin):
         raise UsageError(EXAMPLES)
     if name is None and not given.ad_hoc:

@@ -79,6 +79,34 @@ def run(
     input_format: Annotated[
         InputFormat, choice("--input-format", words=get_args(InputFormat), help="Else by extension, or the first line.")
     ] = "auto",
+    encoding: Annotated[
+        str | None, flag("--encoding", metavar="NAME", help="Of the input, as latin-1 (utf-8).")
+    ] = None,
+    max_record_bytes: Annotated[
+        int | None,
+        flag("--max-record-bytes", metavar="N", parser=flags.a_positive_count, help="A longer record fails (4 MiB)."),
+    ] = None,
+    max_bad_items: Annotated[
+        float | None,
+        flag(
+            "--max-bad-items",
+            metavar="N|SHARE",
+            parser=flags.a_count_or_share,
+            help="More records that cannot be read end the run (100, or 10% if that is more).",
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, flag("--strict", help="The first record that cannot be read, or that repeats a key, ends the run.")
+    ] = False,
+    keep_empty: Annotated[bool, flag("--keep-empty", help="Blank lines of text are prompts too.")] = False,
+    shard: Annotated[
+        str | None,
+        flag(
+            "--shard",
+            metavar="I/N",
+            help="The I-th of N shares of the input (of its first records, with -n), by id or content. See merge.",
+        ),
+    ] = None,
     field: Annotated[str | None, flag("--field", metavar="NAME", help="The field that holds the prompt.")] = None,
     id_field: Annotated[str | None, flag("--id-field", metavar="NAME", help="The field that holds the id.")] = None,
     item_timeout: Annotated[
@@ -180,6 +208,7 @@ def run(
     from pipeline.cli.execution import execute
     from pipeline.cli.job import Flags, config_of, job_of
     from pipeline.cli.rawfield import check_raw_field
+    from pipeline.cli.reading import reading
     from pipeline.cli.voice import Voice
 
     voice = Voice(quiet=quiet, verbose=verbose)
@@ -205,6 +234,7 @@ def run(
             input_format=input_format,
             field=field,
             id_field=id_field,
+            reading=reading(encoding, max_record_bytes, max_bad_items, strict, keep_empty, shard),
             item_timeout=item_timeout,
             watchdog=watchdog,
             stall_timeout=stall_timeout,
@@ -226,6 +256,6 @@ def run(
             return 0
         job = job_of(given(), voice)
         check_raw_field(raw_field, job.pipeline.stage)
-        return execute(job, limit=limit)
+        return execute(job, limit=limit if shard is None else 0)  # a share may be empty
 
     ended(command, voice, "penstock run --help")

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
-from pipeline.core.errors import SinkError
+from pipeline.core.errors import SinkError, WriteError
 from stages.sinks.output import Output, StreamOutput
 
 STDOUT = "-"
@@ -37,7 +37,7 @@ def open_output(path: str, mode: Mode, inputs: Iterable[str]) -> Output | Stream
 def _open_stdout(inputs: Iterable[str]) -> Output | StreamOutput:
     stdout = sys.stdout
     if stdout is None or stdout.closed:  # pyright: ignore[reportUnnecessaryComparison] - None if 1 is closed at start
-        raise SinkError("stdout is closed; give an output file (-o FILE)")
+        raise WriteError("stdout is closed; give an output file (-o FILE)")
     stdout.flush()
     try:
         fd = stdout.fileno()
@@ -46,7 +46,7 @@ def _open_stdout(inputs: Iterable[str]) -> Output | StreamOutput:
     try:
         found = os.fstat(fd)
     except OSError:
-        raise SinkError("stdout is closed; give an output file (-o FILE)") from None
+        raise WriteError("stdout is closed; give an output file (-o FILE)") from None
     if stat.S_ISREG(found.st_mode):
         _refuse_input("stdout", found, inputs)
     if os.isatty(fd):
