@@ -49,8 +49,8 @@ class Record:
     output: object  #: the last stage's output; None unless ok or partial
     outputs: Mapping[str, object]  #: by stage name, what was finished
     error: Failure | None
-    usage: Usage
-    cost: Cost | None  #: None when nothing was called; its `usd` is None when a price is unknown
+    usage: Usage  #: of all that became part of it; what no join waited for is in the totals of the run only
+    cost: Cost | None  #: likewise; None when nothing was called; its `usd` is None when a price is unknown
     input: object  #: the record as it came in
     missing: tuple[str, ...] = ()  #: what a partial output lacks, as composite.branch
     parent: str | None = None  #: the root's id, when one root yields several records

@@ -247,6 +247,28 @@ def test_a_split_that_skips_its_item_leaves_nothing_of_the_parts_that_are_out(ba
 
 
 @BACKENDS
+def test_a_split_that_fails_its_item_leaves_what_the_parts_used_that_had_ended(backend: str) -> None:
+    async def parts(value: object) -> AsyncIterator[str]:
+        yield "1"
+        yield "3"
+        await anyio.sleep(2)
+        raise ValueError("no more")
+
+    async def ask(seconds: str, state: ConversationState, visit: Visit) -> str:
+        visit.charge(Usage(requests=int(seconds)), Cost(int(seconds) / 4, "test"))
+        await anyio.sleep(int(seconds))
+        return seconds
+
+    async def main() -> tuple[str, Mapping[str, object], Cost | None, int, int]:
+        async with Pipeline(scatter("cut", split=parts, each=agent(ask))).open(["x"]) as run:
+            (record,) = await all_of(run)
+        total = run.statistics().usage.requests
+        return record.status, dict(record.outputs), record.cost, record.usage.requests, total
+
+    assert run_in(backend, 0, main) == ("failed", {"cut": ["1"]}, Cost(0.25, "test"), 1, 4)
+
+
+@BACKENDS
 def test_one_that_was_cut_short_by_a_drain_is_no_part_of_the_record(backend: str) -> None:
     async def last(prompt: str, state: ConversationState, visit: Visit) -> str:
         visit.charge(Usage(requests=1), None)
