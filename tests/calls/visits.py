@@ -16,7 +16,7 @@ import anyio
 
 from pipeline.core.errors import CallsClosed
 from pipeline.core.events import Event
-from pipeline.core.ports import Hold
+from pipeline.core.ports import Hold, Page
 from pipeline.core.purse import Purse
 from pipeline.core.usage import Cost, Usage
 
@@ -56,6 +56,13 @@ class FakeVisit:
         if self.closed:
             raise CallsClosed("no new calls")
         self.admitted += 1
+
+    @property
+    def page(self) -> Page | None:
+        return None
+
+    def recall(self, usage: Usage, cost: Cost | None) -> None:
+        raise AssertionError("nothing is recalled without a journal")
 
     def charge(self, usage: Usage, cost: Cost | None) -> None:
         self.charges.append((usage, cost))

@@ -30,7 +30,7 @@ DOORS: Mapping[str, frozenset[str]] = {
     "aiohttp": frozenset({"stages.models.aiohttp_transport"}),
     "yarl": frozenset({"stages.models.aiohttp_transport"}),
     "httpcore2": frozenset({"stages.models.pools"}),
-    "sqlite3": frozenset({"pipeline.calls.cache"}),
+    "sqlite3": frozenset({"pipeline.calls.cache", "pipeline.durability.store"}),
     "platformdirs": frozenset({"pipeline.calls.cache"}),
     "starlette": frozenset({"stages.models.simulated_app"}),
     "uvicorn": frozenset({"stages.models.simulated_http"}),
