@@ -44,9 +44,12 @@ class Journalled:
             found = page.find(KIND, who.path, who.ordinal)
             if isinstance(found, Mapping) and found["asked"] == asked:
                 return _recalled(request, cast("Mapping[str, object]", found))
-            tries = request.tries or Tries()
+            tries = request.tries
+            if tries is None:
+                tries = Tries()
+                request = replace(request, tries=tries)
             try:
-                reply = await call(replace(request, tries=tries))
+                reply = await call(request)
             except CallError as error:
                 if error.fault not in ("stop", "park") and error.type not in _PASSING:
                     _write(page, request, {"asked": asked, "error": _written_error(error)}, tries)
@@ -58,29 +61,33 @@ class Journalled:
 
     def hash_of(self, request: Request) -> str:
         """What the answer depends on, as 32 hex digits; the same whether it comes in pieces or as a whole."""
-        body = self.body_of(replace(request, stream=False))
+        body = self.body_of(replace(request, stream=False) if request.stream else request)
         judged = [request.on_truncated, request.on_refused]
         return blake2b(canonical([self.scope, body, judged]), digest_size=16).hexdigest()
 
 
 def _write(page: Page, request: Request, end: dict[str, object], tries: Tries) -> None:
-    cost = tries.account.cost
-    end["usage"] = usage_json(tries.account.usage)
-    end["cost"] = None if cost is None else [cost.usd, cost.source]
+    _pay(end, tries.account.usage, tries.account.cost)
     page.write(KIND, request.identity.path, end, request.identity.ordinal)
+
+
+def _pay(written: dict[str, object], usage: Usage, cost: Cost | None) -> None:
+    written["usage"] = usage_json(usage)
+    if cost is not None:
+        written["cost"] = [cost.usd, cost.source]
 
 
 def _recalled(request: Request, end: Mapping[str, object]) -> Reply:
     """The end of a call as it was, its cost charged to the root. Raises the error that it ended with."""
-    request.visit.recall(_usage(end["usage"]), _cost(end["cost"]))
+    request.visit.recall(_usage(end["usage"]), _cost(end.get("cost")))
     if "error" in end:
         raise _error(cast("Mapping[str, object]", end["error"]))
     return _reply(cast("Mapping[str, object]", end["reply"]))
 
 
 def _written(reply: Reply) -> dict[str, object]:
-    written: dict[str, object] = {"text": reply.text, "usage": usage_json(reply.usage), "attempts": reply.attempts}
-    written["cost"] = None if reply.cost is None else [reply.cost.usd, reply.cost.source]
+    written: dict[str, object] = {"text": reply.text, "attempts": reply.attempts}
+    _pay(written, reply.usage, reply.cost)
     for name in ("finish_reason", "model", "request_id"):
         if (value := getattr(reply, name)) is not None:
             written[name] = value
@@ -95,7 +102,7 @@ def _reply(written: Mapping[str, object]) -> Reply:
     return Reply(
         cast(str, written["text"]),
         _usage(written["usage"]),
-        _cost(written["cost"]),
+        _cost(written.get("cost")),
         finish_reason=cast("str | None", written.get("finish_reason")),
         model=cast("str | None", written.get("model")),
         request_id=cast("str | None", written.get("request_id")),

@@ -16,7 +16,7 @@ import anyio.to_thread
 
 from pipeline.calls.account import Account
 from pipeline.calls.budget import Reserve
-from pipeline.calls.call import Call, CallIdentity, Judgement, Reply, Request
+from pipeline.calls.call import Call, CallIdentity, Judgement, Reply, Request, Tries
 from pipeline.calls.errors import NO_HEADERS
 from pipeline.calls.journalled import Journalled
 from pipeline.calls.observed import ObservedAttempt, ObservedCall
@@ -142,6 +142,7 @@ class OpenChat:
             on_refused=cast("Judgement", params.pop("on_refused", "accept")),
             parameters=self.definition.parameters.updated(params) if params else self.definition.parameters,
             asked=params,
+            tries=None if visit.page is None else Tries(),
         )
         return await self.ask(request)
 
