@@ -7,7 +7,7 @@ The first run with a journal makes it; the next one with the same pipeline goes 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,12 +41,14 @@ class Journal:
     """A journal in `directory`, which is made if it is not there, readable for its owner only.
 
     `durability` power survives the loss of power, process only that of the process. `render` makes the bytes of a
-    record's line. `probe` is for tests: it is called at each point where the process may die.
+    record's line. `about` is kept in a journal that is made. `probe` is for tests: it is called at each point where the
+    process may die.
     """
 
     directory: Path | str
     durability: Durability = "power"
     render: Callable[[Record], bytes] = standard_line
+    about: Mapping[str, str] = field(default_factory=dict[str, str], compare=False, repr=False)
     probe: Probe = field(default=_nowhere, compare=False, repr=False)
 
     def open(self, pipeline: Pipeline) -> AbstractAsyncContextManager[Session]:
@@ -71,5 +73,6 @@ class Journal:
                     await anyio.to_thread.run_sync(session.close)
 
     def _store(self, path: Path) -> Store:
-        make = Store.open if path.exists() else Store.create
-        return make(path, self.durability, self.probe)
+        if path.exists():
+            return Store.open(path, self.durability, self.probe)
+        return Store.create(path, self.durability, self.probe, self.about)

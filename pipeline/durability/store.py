@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, cast
 
 from pipeline.core.errors import JournalError
-from pipeline.durability.schema import APPLICATION, TABLES, VERSION, Row, Value
+from pipeline.durability.schema import APPLICATION, META, TABLES, VERSION, Row, Value
 
 Durability: TypeAlias = Literal["power", "process"]
 
@@ -32,8 +32,9 @@ class Store:
         self.path = path
 
     @classmethod
-    def create(cls, path: Path, durability: Durability, probe: Probe) -> Store:
-        """Make a new journal, readable for its owner only. Raises `JournalError` if there is a file."""
+    def create(cls, path: Path, durability: Durability, probe: Probe, about: Mapping[str, str] = {}) -> Store:
+        """Make a new journal, readable for its owner only, with `about` in it. Raises `JournalError` if there is a
+        file."""
         try:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         except FileExistsError:
@@ -44,6 +45,8 @@ class Store:
                 store._connection.execute(table)
             store._connection.execute(f"PRAGMA application_id = {APPLICATION}")
             store._connection.execute(f"PRAGMA user_version = {VERSION}")
+            for pair in about.items():
+                store._connection.execute(META, pair)
         return store
 
     @classmethod
@@ -56,6 +59,28 @@ class Store:
             connection.close()
             raise
         return cls(connection, path, probe)
+
+    @classmethod
+    def look(cls, path: Path) -> Store:
+        """Open a journal for reading only, also while another process runs with it; its pages are not checked for
+        damage. Nothing is made beside it that was not there. Raises `JournalError`."""
+        log = path.with_name(f"{path.name}-wal")
+        # Without a log nobody writes, and a reader that may not write cannot know that by itself.
+        still = not (log.exists() and log.stat().st_size)
+        try:
+            uri = f"{path.absolute().as_uri()}?{'immutable=1' if still else 'mode=ro'}"
+            connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=1)
+        except (OSError, sqlite3.Error) as error:
+            raise JournalError(f"{path}: cannot be read as a journal: {error}") from error
+        try:
+            connection.execute("PRAGMA trusted_schema = OFF")
+            _examine(connection, path, pages=False)
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, sqlite3.Error):
+                raise JournalError(f"{path}: cannot be read as a journal: {error}") from error
+            raise
+        return cls(connection, path, _nowhere)
 
     def commit(self, rows: Iterable[Row]) -> None:
         """Write `rows` in their order, all or none. Durable when it returns. Raises `OSError` when the disk refuses."""
@@ -148,13 +173,17 @@ def _connect(path: Path, durability: Durability) -> sqlite3.Connection:
     return connection
 
 
-def _examine(connection: sqlite3.Connection, path: Path) -> None:
+def _nowhere(point: str) -> None:
+    """Nobody strikes."""
+
+
+def _examine(connection: sqlite3.Connection, path: Path, *, pages: bool = True) -> None:
     """Refuse what is not a journal of ours, before anything of it is believed."""
     try:
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         tables = {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")}
-        damage = [text for (text,) in connection.execute("PRAGMA quick_check(3)") if text != "ok"]
+        damage = [text for (text,) in connection.execute("PRAGMA quick_check(3)") if text != "ok"] if pages else []
     except sqlite3.DatabaseError as error:
         raise JournalError(f"{path}: is damaged or no journal: {error}") from error
     if application != APPLICATION:
