@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.graph import graph
+from pipeline.cli.merge import EPILOG as MERGE_EPILOG
+from pipeline.cli.merge import merge
 from pipeline.cli.run import run
 from pipeline.cli.sim import EPILOG, sim
 from pipeline.cli.validate import validate
@@ -31,6 +33,7 @@ app = typer.Typer(
 )
 app.command("run", help="Run a pipeline over input; records to stdout or -o.", epilog=_CODES)(run)
 app.command("validate", help="Check a pipeline file: all its mistakes at once.")(validate)
+app.command("merge", help="Merge outputs of shares: one output, each record once.", epilog=MERGE_EPILOG)(merge)
 app.command("sim", help="Serve a simulated model over HTTP, with limits and faults as asked.", epilog=EPILOG)(sim)
 app.command("graph", help="Draw a pipeline: for the terminal, or as Mermaid.")(graph)
 

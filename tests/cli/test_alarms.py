@@ -213,7 +213,7 @@ def test_the_status_ends_with_what_holds_the_run(hanging: Path) -> None:
 
 def given(path: Path, **flags: Any) -> Flags:
     nothing: dict[str, Any] = dict.fromkeys(Flags.__dataclass_fields__)
-    nothing |= {"overwrite": False, "append": False, "ordered": False, "raw": False, "prompts": ()}
+    nothing |= {"overwrite": False, "append": False, "ordered": False, "raw": False, "prompts": (), "reading": {}}
     nothing |= {"overrides": (), "variables": (), "allow_import": (), "output": "-", "input_format": "auto"}
     return Flags(**nothing | {"words": (str(path), "-"), "backend": "asyncio", "progress": "none"} | flags)
 
