@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, cast
 
@@ -61,26 +62,26 @@ class Store:
         return cls(connection, path, probe)
 
     @classmethod
-    def look(cls, path: Path) -> Store:
+    @contextmanager
+    def looking(cls, path: Path) -> Generator[Store]:
         """Open a journal for reading only, also while another process runs with it; its pages are not checked for
-        damage. Nothing is made beside it that was not there. Raises `JournalError`."""
+        damage beforehand. Nothing is made beside it that was not there. Raises `JournalError`, also out of the block
+        for what is damaged."""
         log = path.with_name(f"{path.name}-wal")
-        # Without a log nobody writes, and a reader that may not write cannot know that by itself.
-        still = not (log.exists() and log.stat().st_size)
+        connection: sqlite3.Connection | None = None
         try:
+            # Without a log nobody writes, and a reader that may not write cannot find that out by itself.
+            still = not (log.exists() and log.stat().st_size)
             uri = f"{path.absolute().as_uri()}?{'immutable=1' if still else 'mode=ro'}"
             connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=1)
-        except (OSError, sqlite3.Error) as error:
-            raise JournalError(f"{path}: cannot be read as a journal: {error}") from error
-        try:
             connection.execute("PRAGMA trusted_schema = OFF")
             _examine(connection, path, pages=False)
-        except BaseException as error:
-            connection.close()
-            if isinstance(error, sqlite3.Error):
-                raise JournalError(f"{path}: cannot be read as a journal: {error}") from error
-            raise
-        return cls(connection, path, _nowhere)
+            yield cls(connection, path, _nowhere)
+        except (OSError, sqlite3.Error) as error:
+            raise JournalError(f"{path}: cannot be read as a journal: {error}") from error
+        finally:
+            if connection is not None:
+                connection.close()
 
     def commit(self, rows: Iterable[Row]) -> None:
         """Write `rows` in their order, all or none. Durable when it returns. Raises `OSError` when the disk refuses."""
