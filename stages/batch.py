@@ -177,8 +177,12 @@ class BatchRun(CompositeRun):
             self._clock.stop(batch)
 
     def _flush_all(self, trigger: Trigger) -> None:
+        """Send on what is not full; what a resume will do is left to it, so that it fills as if nothing had been."""
         for batch in tuple(self.filling.values()):
-            self.flush(batch, trigger)
+            if self.scope.machine.leaves_open:
+                batch.abandon()
+            else:
+                self.flush(batch, trigger)
 
     def _flush_for_drain(self) -> None:
         self._flush_all("drain")

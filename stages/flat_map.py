@@ -15,7 +15,7 @@ from pipeline.core.decisions import decision_problems, read_decision
 from pipeline.core.errors import CallsClosed, InvariantError, Problem, Skip
 from pipeline.core.flat import FlatGroup
 from pipeline.core.item import Item
-from pipeline.core.iteration import Pulls, each_of, resolved
+from pipeline.core.iteration import each_of, resolved
 from pipeline.core.stage import Stage, Template
 from pipeline.core.streams import Inbox, Outbox, hand_over
 from pipeline.core.templates import Expression
@@ -26,6 +26,7 @@ from stages.function import OUTPUT, Function, name_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pipeline.core.machine import Machine
     from pipeline.core.scope import Scope
 
 
@@ -96,7 +97,7 @@ class FlatMapStage(Stage):
     async def _take(self, group: FlatGroup, outbox: Outbox, scope: Scope) -> None:
         """Expand one item. What its function raises leaves the children that are out, and one more that says it."""
         try:
-            scope.machine.meters[self.name].emitted += await self._expand(group, outbox, scope.machine.pulls)
+            scope.machine.meters[self.name].emitted += await self._expand(group, outbox, scope.machine)
         except (InvariantError, BrokenResourceError):
             raise
         except Exception as error:
@@ -115,7 +116,7 @@ class FlatMapStage(Stage):
             meter.failed += 1
         scope.fail(Item(item.value, item.state, group.add(), item.missing), error, self.name, None)
 
-    async def _expand(self, group: FlatGroup, outbox: Outbox, pulls: Pulls) -> int:
+    async def _expand(self, group: FlatGroup, outbox: Outbox, machine: Machine) -> int:
         """Send the children out, and return how many there were."""
         item = group.item
         result: object = None
@@ -125,12 +126,15 @@ class FlatMapStage(Stage):
             return 0
         group.pulling = None
         async with aclosing(each_of(result, self.name)) as parts:
-            while not group.closed and (pulled := await pulls.next(parts, group)):
+            pulled: tuple[object, ...] | None = ()
+            while not group.closed and (pulled := await machine.pulls.next(parts, group)):
                 await self._make_room(group)
                 if group.closed:
                     break
                 (part,) = pulled
                 await hand_over(outbox, Item(part, item.state.add_output(self.name, part), group.add(), item.missing))
+        if pulled is None and machine.leaves_open:
+            group.leave_open()
         return group.added
 
     async def _make_room(self, group: FlatGroup) -> None:

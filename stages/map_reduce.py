@@ -155,6 +155,7 @@ class MapReduceStage(Composite):
                 run.fail(group.item, error)
             return
         if pulled is None:
+            group.shortened = run.scope.machine.leaves_open
             group.lacks += (Missing(f"{self.name}.rest", CUT),)
         group.finish_adding()
 

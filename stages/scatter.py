@@ -142,6 +142,7 @@ class ChildrenStage(Composite):
         if truncated:
             group.lack("rest", f"split gave more than max_children {options.max_children} parts")
         elif pulled is None and not group.closed:
+            group.shortened = run.scope.machine.leaves_open
             group.lack("rest", CUT)
         group.finish_adding()
 

@@ -121,8 +121,9 @@ class Window(Credits):
             root.reply.put(record_of(root, outcome))
             self.settle(root, status)
         elif status == "skipped" or status == "cancelled":
+            root.cut = root.cut or status == "cancelled"
             self.settle(root, status)
-            self.results.complete(root.turn)
+            self._complete(root)
         else:
             self.results.put(root, record_of(root, outcome))
             self.results.complete(root.turn)
@@ -136,7 +137,13 @@ class Window(Credits):
     def no_more(self, frame: Frame) -> None:
         """Nothing of the root is at work any more, and no further record of it will come."""
         self.on.ripe(frame.root)
-        self.results.complete(frame.root.turn)
+        self._complete(frame.root)
+
+    def _complete(self, root: Root) -> None:
+        """`root` leaves no further record; unless it stays open for a resume: then, in order, those after it wait for
+        that too."""
+        if root.page is None or not root.cut:
+            self.results.complete(root.turn)
 
     def concluded(self, frame: Frame, status: Status) -> None:
         """End a root that became something else, whose records have been taken."""

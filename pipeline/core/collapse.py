@@ -48,6 +48,8 @@ class Collapse(Batch):
         if self.closed:
             return
         if outcome.status in ("skipped", "cancelled"):
+            for member in self.members:
+                member.item.frame.root.cut = member.item.frame.root.cut or outcome.status == "cancelled"
             self.no_more(frame)
             self.concluded(frame, outcome.status)
             return

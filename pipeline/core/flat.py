@@ -94,6 +94,11 @@ class FlatGroup:
             self._note("cancelled")
             self.finish_adding()
 
+    def leave_open(self) -> None:
+        """The fan-out was cut by a drain; a resume will make the other children."""
+        if not self.closed:
+            self._note("cancelled")
+
     def _gone(self) -> None:
         """Nothing of a child is left."""
         self.remaining -= 1
@@ -158,6 +163,7 @@ class FlatGroup:
     def _note(self, status: Status) -> None:
         if _RANK.index(status) > _RANK.index(self.worst):
             self.worst = status
+            self.item.frame.root.cut = self.item.frame.root.cut or status == "cancelled"
 
     def _advance(self, *, ended: bool) -> None:
         self.room.set()

@@ -39,8 +39,8 @@ class Group:
     """
 
     __slots__ = (
-        "closed", "complete", "failed", "item", "joined", "joiner", "members",
-        "ok", "outcomes", "pulling", "room", "scope", "skipped", "started", "used",
+        "closed", "complete", "cut", "failed", "item", "joined", "joiner", "members",
+        "ok", "outcomes", "pulling", "room", "scope", "shortened", "skipped", "started", "used",
     )  # fmt: skip
 
     def __init__(self, joiner: Joiner, item: Item) -> None:
@@ -51,6 +51,8 @@ class Group:
         self.ok = self.failed = self.skipped = 0
         self.used = Account()  #: by members that have ended; charged to the item that entered when the group is decided
         self.complete = False
+        self.cut = False  #: a member was cut short by a drain, in a run with a journal: a resume will do it
+        self.shortened = False  #: so was the fan-out
         self.closed = False
         self.joined: Joined | None = None  #: how it was decided
         self.started = False
@@ -106,6 +108,7 @@ class Group:
                 self.skipped += 1
             case "failed" | "cancelled":
                 self.failed += 1
+                self.cut = self.cut or (outcome.status == "cancelled" and frame.root.page is not None)
         self.noted(outcome)
         if self.room is not None:
             self.room.set()
@@ -218,6 +221,8 @@ class Group:
             self._close(Joined(verdict, late))
 
     def _close(self, joined: Joined) -> None:
+        if self.cut and self.open_members and not joined.late and joined.verdict != "ok":
+            return  # nothing comes of it in this run, so let the calls of the others come to their end
         self.joined = joined
         if joined.verdict == "partial":
             self._name_the_rest()

@@ -105,7 +105,8 @@ class Joiner:
         if self._tell is not None:
             self._tell(group, joined)
         cut_short = any(outcome.status == "cancelled" for outcome in group.outcomes.values())
-        if cut_short and joined.verdict != "ok":  # by a drain: what is missing was not tried, so nothing is known of it
+        unknown = group.shortened and not self.rules.join.leaves_members
+        if unknown or (cut_short and joined.verdict != "ok"):  # by a drain: what is missing was not tried
             group.item.frame.resolve(Outcome("cancelled", group.item))
             return
         if joined.verdict == "failed":

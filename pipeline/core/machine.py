@@ -133,6 +133,8 @@ class Machine:
     def parked(self, failure: Failure) -> None:
         """An item stays open for a resume, because its call would be answered later than anybody waits here."""
         self.parked_by[failure.message] = self.parked_by.get(failure.message, 0) + 1
+        if self.results.ordered:  # no record may leave before that of the item, so the window would only fill up
+            self.drain("calls")
 
     # -- resources ----------------------------------------------------------------------------------------------
 
@@ -293,18 +295,29 @@ class Machine:
         if not self.window.unsettled:
             self.results.end()
 
+    @property
+    def leaves_open(self) -> bool:
+        """What is cut short now is left to a resume, instead of making the best of it."""
+        return self.calls_closed and self.journal is not None
+
     def drain(self, mode: DrainMode) -> None:
         """Take nothing new in. `items`: finish what was admitted; `calls`: finish only calls in flight."""
         self._refuse_more()
+        closes = mode == "calls" and not self.calls_closed
+        self.calls_closed = self.calls_closed or closes
         self.pulls.close()
         for told in tuple(self.at_drain):
             told()
         if self.feed_scope is not None:
             self.feed_scope.cancel()
-        if mode == "calls" and not self.calls_closed:
-            self.calls_closed = True
-            for sleeper in self.sleepers:
-                sleeper.cancel()
+        for sleeper in tuple(self.sleepers) if closes else ():
+            sleeper.cancel()
+
+    async def finish_calls(self) -> None:
+        """In a run with a journal, let the calls in flight end and be written, after which no task of it is left."""
+        if self.journal is not None:
+            self.drain("calls")
+            await self.over.wait()
 
     def source_failed(self, error: Exception) -> None:
         """The source raised: finish what was admitted; the error is raised when the run ends."""

@@ -148,7 +148,12 @@ class Pipeline:
                 watch(run)
             results = run.results
             while (delivery := await results.take()) is not None:
-                delivery.fold.delivered(delivery.frame, await _written(out, delivery.record))
+                try:
+                    record = await _written(out, delivery.record)
+                except Exception:
+                    await run.finish_calls()
+                    raise
+                delivery.fold.delivered(delivery.frame, record)
         return run.statistics()
 
     async def collect(

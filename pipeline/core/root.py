@@ -25,7 +25,7 @@ class Root(Frame):
     """
 
     __slots__ = (
-        "deadline", "done", "id", "index", "live", "page", "record", "reply", "settled", "turn", "window",
+        "cut", "deadline", "done", "id", "index", "live", "page", "record", "reply", "settled", "turn", "window",
         "written",
     )  # fmt: skip
 
@@ -52,6 +52,7 @@ class Root(Frame):
         self.account = Account()
         self.item = None
         self.deadline: float | None = None
+        self.cut = False  #: something of it was cancelled; with a journal it stays open
         self.done = False
         self.settled = False
         self.written = False  #: its end is in the journal, or queued for it

@@ -40,6 +40,12 @@ class Run:
         """Why the run ended by a rule of its own; None if it did not."""
         return self._machine.stopped
 
+    @property
+    def parked(self) -> int:
+        """Items that wait for what comes later than a run waits, such as a daily quota. With a journal a resume has
+        them done; without one none is."""
+        return sum(self._machine.parked_by.values())
+
     def opened(self, definition: Resource[T]) -> T:
         """What was opened for `definition`, which is one of the pipeline's resources or the sink of this run."""
         return cast(T, self._machine.opened(definition))
@@ -62,6 +68,16 @@ class Run:
         """Admit nothing more. `items`: every admitted root settles. `calls`: only model calls in flight are finished,
         the roots that would need another one are cancelled. Results end when that is done."""
         self._machine.drain(mode)
+
+    async def finish_calls(self) -> None:
+        """In a run with a journal: `drain("calls")`, and wait until what was in flight is finished, so that a consumer
+        that fails leaves no call half paid. Without a journal it returns at once."""
+        await self._machine.finish_calls()
+
+    def stop(self, reason: str, *, cause_kind: str = "stopped") -> None:
+        """End the run by a rule of the host, as those of the pipeline do: only calls in flight are finished, and
+        `RunStopped` is raised at its end with this reason."""
+        self._machine.stop(RunStopped(reason, cause_kind=cause_kind))
 
     def abort(self) -> None:
         """Cancel everything now; `results` ends, open roots settle as cancelled."""

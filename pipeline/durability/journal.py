@@ -36,6 +36,15 @@ def _nowhere(point: str) -> None:
     """Nobody strikes."""
 
 
+class _Opening:
+    """What came of opening a journal, for the task that waits for it."""
+
+    def __init__(self) -> None:
+        self.over = anyio.Event()
+        self.session: Session | None = None
+        self.error: Exception | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Journal:
     """A journal in `directory`, which is made if it is not there, readable for its owner only.
@@ -57,20 +66,38 @@ class Journal:
 
     @asynccontextmanager
     async def _open(self, pipeline: Pipeline) -> AsyncGenerator[Session]:
-        directory = Path(self.directory)
-        await anyio.to_thread.run_sync(lambda: directory.mkdir(mode=0o700, parents=True, exist_ok=True))
-        with locked(directory / LOCK):
-            store = await anyio.to_thread.run_sync(self._store, directory / FILE)
-            session = Session(store, self.render, self.probe)
-            try:
-                await anyio.to_thread.run_sync(session.recover)
-                async with create_task_group() as tg:
-                    tg.start_soon(session.writer.run)
-                    yield session
-                    session.writer.close()
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(session.close)
+        opening = _Opening()
+        async with create_task_group() as tg:
+            tg.start_soon(self._keep, opening)
+            await opening.over.wait()
+            if opening.session is not None:
+                yield opening.session
+                opening.session.writer.close()
+        if opening.error is not None:
+            raise opening.error
+
+    async def _keep(self, opening: _Opening) -> None:
+        """Open it, write until it is closed, and close it; in a task of its own, because a native cancellation of the
+        host's task would leave what a thread is about to open to nobody."""
+        try:
+            directory = Path(self.directory)
+            await anyio.to_thread.run_sync(lambda: directory.mkdir(mode=0o700, parents=True, exist_ok=True))
+            with locked(directory / LOCK):
+                store = await anyio.to_thread.run_sync(self._store, directory / FILE)
+                session = Session(store, self.render, self.probe)
+                try:
+                    await anyio.to_thread.run_sync(session.recover)
+                    opening.session = session
+                    opening.over.set()
+                    await session.writer.run()
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await anyio.to_thread.run_sync(session.close)
+        except Exception as error:
+            if opening.over.is_set():
+                raise
+            opening.error = error
+            opening.over.set()
 
     def _store(self, path: Path) -> Store:
         if path.exists():
