@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, cast
 
@@ -35,20 +35,32 @@ class Store:
     @classmethod
     def create(cls, path: Path, durability: Durability, probe: Probe, about: Mapping[str, str] = {}) -> Store:
         """Make a new journal, readable for its owner only, with `about` in it. Raises `JournalError` if there is a
-        file."""
+        file. It has its name only once it is whole, so that who dies here leaves nothing that looks like one."""
+        if path.exists():
+            raise JournalError(f"{path}: exists")
+        half = path.with_name(f"{path.name}.new")
+        for left in (half, *(half.with_name(f"{half.name}{more}") for more in ("-wal", "-shm"))):
+            left.unlink(missing_ok=True)
+        os.close(os.open(half, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        probe("create:file")
+        store = cls(_connect(half, durability), half, probe)
         try:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        except FileExistsError:
-            raise JournalError(f"{path}: exists") from None
-        store = cls(_connect(path, durability), path, probe)
-        with store._transaction("create"):
-            for table in TABLES:
-                store._connection.execute(table)
-            store._connection.execute(f"PRAGMA application_id = {APPLICATION}")
-            store._connection.execute(f"PRAGMA user_version = {VERSION}")
-            for pair in about.items():
-                store._connection.execute(META, pair)
-        return store
+            with store._transaction("create"):
+                for table in TABLES:
+                    store._connection.execute(table)
+                store._connection.execute(f"PRAGMA application_id = {APPLICATION}")
+                store._connection.execute(f"PRAGMA user_version = {VERSION}")
+                for pair in about.items():
+                    store._connection.execute(META, pair)
+        finally:
+            store.close(fold=True)
+        probe("create:rename")
+        half.rename(path)
+        probe("create:renamed")
+        sync_directory(path.parent)
+        with suppress(PermissionError):  # of the user's own, who may not even be allowed to list it
+            sync_directory(path.absolute().parent.parent)
+        return cls(_connect(path, durability), path, probe)
 
     @classmethod
     def open(cls, path: Path, durability: Durability, probe: Probe) -> Store:
@@ -143,6 +155,15 @@ class _Transaction:
         if isinstance(error, sqlite3.Error):
             raise as_os_error(error) from error
         raise error
+
+
+def sync_directory(path: Path) -> None:
+    """Put the names in a directory on the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def as_os_error(error: sqlite3.Error) -> OSError:

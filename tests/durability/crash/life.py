@@ -1,0 +1,126 @@
+"""One life of a run, in a process of its own: it goes on until it is killed, or to its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from anyio.lowlevel import checkpoint
+
+from pipeline.core.errors import RunStopped
+from pipeline.durability.journal import Journal
+from tests.durability.crash import ledger
+from tests.durability.crash.workloads import Workload
+from tests.engine.schedules import run_in
+
+LONGEST = 30  #: seconds of the processor's after which a life hangs
+OUTPUT = "output.jsonl"
+RUN = "run"
+
+#: Whoever writes has a part of the run's own: "inline" on the loop, so that every run is the same one; "threads", as
+#: it is for users.
+Mode = str
+
+
+@dataclass
+class Probe:
+    """Counts the points that are passed, and kills at the one that is wanted."""
+
+    report: Report
+    kill_at: int | None
+    passed: int = 0
+    recovered: int | None = None  #: points that were passed when the first new row was written
+    names: list[str] | None = None
+
+    def __call__(self, point: str) -> None:
+        self.passed += 1
+        if self.recovered is None and point.startswith("commit"):
+            self.recovered = self.passed - 1
+        if self.names is not None:
+            self.names.append(point)
+        if self.passed == self.kill_at:
+            self.report.write(struck=point, passed=self.passed, recovering=self.recovered is None)
+            os.kill(os.getpid(), signal.SIGKILL)
+            signal.pause()  # a thread is not hit before it returns from its system call
+
+
+class Report:
+    """What a life tells of itself, in a file that outlives it."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+
+    def write(self, **told: Any) -> None:
+        os.pwrite(self._fd, json.dumps(told).encode(), 0)
+
+
+def live(
+    workload: Workload, phase: int, place: Path, life: int, backend: str, mode: Mode, kill_at: int | None, *, tell: bool
+) -> None:
+    """Run `workload` with the journal in `place`, and report. With `tell`, also which points were passed."""
+    signal.setitimer(signal.ITIMER_PROF, LONGEST)  # its signal ends the process
+    report = Report(place / f"life-{life}.json")
+    probe = Probe(report, kill_at, names=[] if tell else None)
+    book = ledger.keep(place / "ledger", life, probe)
+    if mode == "inline":
+        anyio.to_thread.run_sync = inline  # type: ignore[assignment]
+    try:
+        run_in(backend, 0, run, workload, phase, place / RUN, probe, book)
+    except BaseException:
+        report.write(failed=traceback.format_exc(), passed=probe.passed)
+        return
+    modules = [name for name in sys.modules if not name.startswith("_")] if tell else []
+    report.write(passed=probe.passed, recovered=probe.recovered, points=probe.names, modules=modules)
+
+
+async def run(workload: Workload, phase: int, place: Path, probe: Probe, book: ledger.Ledger) -> None:
+    pipeline = workload.phases[phase]
+    try:
+        async with pipeline.open(workload.input(phase), journal=journal(workload, place, probe)) as running:
+            async for record in running.results:
+                book.write("delivered", record.id)
+                probe("delivered")
+    except RunStopped:
+        if phase == len(workload.phases) - 1:
+            raise
+
+
+def journal(workload: Workload, place: Path, probe: Callable[[str], object]) -> Journal:
+    """The journal of a workload; it writes its output by itself if it can."""
+    options: dict[str, Any] = {"durability": workload.durability, "probe": probe}
+    if any(field.name == "output" for field in fields(Journal)):
+        options["output"] = place.parent / OUTPUT
+    return Journal(place, **options)
+
+
+async def inline(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    await checkpoint()
+    result = function(*args)
+    await checkpoint()
+    return result
+
+
+def fork(body: Callable[..., object], *args: Any, **options: Any) -> int:
+    """Run `body` in a child, and return how that ended: 0, or minus the signal. Nothing else may run here."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        try:
+            body(*args, **options)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
