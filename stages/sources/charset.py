@@ -60,6 +60,8 @@ def charset(name: str) -> Charset:
 
 def _extends_ascii(name: str) -> bool:
     try:
-        return b"\\u0041".decode(name) == "\\u0041" and all(bytes([n]).decode(name) == chr(n) for n in range(128))
+        texts = ("\\u0041", "x" * 100)  # no escapes, and not idna, which has a longest word
+        whole = all(text.encode().decode(name) == text and text.encode(name) == text.encode() for text in texts)
+        return whole and all(bytes([n]).decode(name) == chr(n) for n in range(128))
     except (LookupError, ValueError):
         return False
