@@ -8,6 +8,7 @@ from random import Random
 
 BACKENDS = ("asyncio", "trio")
 THREADS = 0.2  #: share of cases whose writer is a thread, as it is for users
+ALIKE = 2  #: crashes of each workload while its journal is made
 PAIRS, TRIPLES = 0.25, 0.10  #: shares of cases with a second crash, and with two more
 
 
@@ -51,8 +52,7 @@ class Extent:
 
 
 def choose(workload: str, backend: str, extent: Extent, count: int, seed: int) -> Iterator[Case]:
-    """`count` cases: single crashes at each kind of point first, then anywhere, every place once before one comes
-    twice; and among them chains of two and three."""
+    """`count` cases: crashes at every place once before one comes twice, and among them chains of two and three."""
     chance = Random(f"{seed} {workload} {backend}")
     places = _places(extent, chance)
     for _ in range(count):
@@ -81,14 +81,15 @@ def triples(workload: str, backend: str, extent: Extent, count: int, seed: int) 
 
 
 def _places(extent: Extent, chance: Random) -> Iterator[int]:
+    """All places in one order after another, but of those at the start, which all workloads have alike, first two."""
     names = [name for points in extent.points for name in points]
-    firsts = [chance.choice([at for at, each in enumerate(names) if each == name]) for name in dict.fromkeys(names)]
-    rest = [at for at in range(len(names)) if at not in firsts]
-    chance.shuffle(rest)
+    alike = [at for at, name in enumerate(names) if name.startswith("create")]
+    chance.shuffle(alike)
+    first = [*alike[:ALIKE], *(at for at, name in enumerate(names) if not name.startswith("create"))]
+    chance.shuffle(first)
+    yield from (*first, *alike[ALIKE:])
     while True:
-        yield from (*firsts, *rest)
-        firsts, rest = [], [*firsts, *rest]
-        chance.shuffle(rest)
+        yield from chance.sample(range(len(names)), len(names))
 
 
 def _second(extent: Extent, chance: Random) -> int:

@@ -171,7 +171,16 @@ def workloads() -> Mapping[str, Workload]:
         ),
         one("flat_map", flat_map(pieces) | asks("w", ECHO, "{{ pieces }}")),
         one("map_reduce", map_reduce(asks("m", UNEVEN, "{{ part }}"), split=pieces, reduce=joined, initial="")),
-        one("vote", vote("v", asks("w", sim(model="echo")), samples=3) | after("end", "v")),
+        one(
+            "vote",
+            vote(
+                "v",
+                x=asks("x", sim(0.1, model="echo"), "say {{ prompt }}"),
+                y=asks("y", sim(0.3, model="echo"), "say {{ prompt }}"),
+                z=asks("z", sim(0.5, model="echo"), "say {{ prompt }}"),
+            )
+            | after("end", "v"),
+        ),
         one("custom", asks("a") | agent(Oracle()) | after("end", "oracle")),
         one("tools", asks("t", sim(), tools=[weather]) | after("end", "t"), ("one", "two")),
         Workload("money", spending(asks("a") | after("b", "a"), Budget(requests=3), Budget(requests=50)), PROMPTS),
