@@ -19,6 +19,7 @@ AROUND: Final = 20  #: characters that are shown before and after the part of lo
 MOST: Final = 160  #: characters that are shown of that
 
 _KIND: Final = "kind"
+_SOURCE: Final = ".source"
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,13 @@ def differences(old: Fingerprint, new: Fingerprint) -> tuple[Change, ...]:
 
 
 def sentences(changes: Sequence[Change]) -> tuple[str, ...]:
-    """What has changed, a line each; what has changed alike in several stages, such as their model, is one line."""
+    """What has changed, a line each; what has changed alike in several stages, such as their model, is one line, and
+    that another function has other code goes without saying."""
     grouped: dict[tuple[str, bytes], list[Change]] = {}
+    keys = {change.key for change in changes}
     for change in changes:
+        if change.key.endswith(_SOURCE) and change.key.removesuffix(_SOURCE) in keys:
+            continue
         alike = canonical([change.old, change.new])
         grouped.setdefault((change.option if change.stage is not None else change.key, alike), []).append(change)
     return tuple(_sentence(group) for group in grouped.values())
@@ -103,8 +108,8 @@ def _sentence(group: Sequence[Change]) -> str:
 
 def _said(change: Change) -> str:
     option, old, new = visible(change.option), change.old, change.new
-    if option.endswith(".source") and old is not None and new is not None:
-        return f"{option.removesuffix('.source')}: its code has changed"
+    if option.endswith(_SOURCE) and old is not None and new is not None:
+        return f"{option.removesuffix(_SOURCE)}: its code has changed"
     if is_hidden(old) and is_hidden(new):
         return f"{option}: has another value, which is not shown"
     was, now = _text(old), _text(new)

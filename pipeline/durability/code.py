@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 from hashlib import blake2b
 from types import CodeType, FunctionType, ModuleType
-from typing import Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 from pipeline.core.codec import canonical
 from pipeline.core.errors import ItemError
@@ -34,7 +34,10 @@ def name_of(thing: object) -> str:
 def version_of(thing: object) -> str | int | float | None:
     """What the author says the version of `thing` is, if that is said."""
     for name in ("version", "__version__"):
-        found = getattr(thing, name, None)
+        try:
+            found = getattr(thing, name, None)
+        except Exception:  # a property of the user's
+            continue
         if isinstance(found, str | int | float) and not isinstance(found, bool):
             return found
     return None
@@ -116,8 +119,13 @@ def _module_of(thing: object) -> str:
 
 
 def _file_of(thing: FunctionType | type) -> str | None:
+    own: object = thing
+    if isinstance(thing, type):  # a method tells it even of a class whose module nobody can find
+        methods = [each for each in vars(thing).values() if isinstance(each, FunctionType)]
+        defined = [each for each in methods if each.__qualname__.startswith(f"{thing.__qualname__}.")]
+        own = next((each for each in defined if not each.__code__.co_filename.startswith("<")), thing)
     try:
-        return inspect.getsourcefile(thing)
+        return inspect.getsourcefile(cast(Any, own))
     except (OSError, TypeError):  # no file, or built in
         return None
 

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Final, cast
 
 from pipeline.core.pipeline import Pipeline
+from pipeline.durability.found import Found
 from pipeline.durability.values import JSON
 from pipeline.durability.walk import Walk
 
@@ -61,13 +62,13 @@ class Fingerprint:
 
 def fingerprint(pipeline: Pipeline) -> Fingerprint:
     """What `pipeline` is, by key. Reads the source files of functions in it, if there are any; calls nothing."""
-    walk = Walk()
-    walk.pipeline(pipeline)
+    found = Found()
+    Walk(found).pipeline(pipeline)
     return Fingerprint(
-        MappingProxyType(walk.found["result"]),
-        MappingProxyType(walk.found["operational"]),
-        frozenset(walk.defaults),
-        tuple(dict.fromkeys(walk.opaque)),
+        MappingProxyType(found.options["result"]),
+        MappingProxyType(found.options["operational"]),
+        frozenset(found.defaults),
+        tuple(dict.fromkeys(found.opaque)),
     )
 
 
