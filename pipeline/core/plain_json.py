@@ -206,7 +206,7 @@ def _read_int(literal: str) -> int:
     try:
         return int(literal)
     except ValueError:
-        raise Unreadable(literal, f"an integer of {len(literal):,} digits") from None
+        raise Unreadable(literal, f"an integer of {len(literal.lstrip('-')):,} digits") from None
 
 
 def _read_float(literal: str) -> float:
