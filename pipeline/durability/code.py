@@ -49,19 +49,21 @@ def is_foreign(thing: object) -> bool:
     return not is_ours(module) and module.partition(".")[0] not in sys.stdlib_module_names
 
 
-def helpers(thing: FunctionType | type) -> tuple[str, ...]:
-    """The names under which a function, or the methods of a class, reach code that no hash of theirs covers."""
+def reached(thing: FunctionType | type) -> dict[str, object]:
+    """What a function, or the methods of a class, use of the names of their module, in alphabetical order."""
     if isinstance(thing, type):
         own = [function for function in vars(thing).values() if isinstance(function, FunctionType)]
-        return tuple(sorted({name for function in own for name in helpers(function)}))
-    names = {name for code in _codes(thing.__code__) for name in code.co_names}
-    reached = {name: thing.__globals__[name] for name in names if name in thing.__globals__}
+        found = {name: value for function in own for name, value in reached(function).items()}
+        return dict(sorted(found.items()))
+    names = sorted({name for code in _codes(thing.__code__) for name in code.co_names})
+    return {name: thing.__globals__[name] for name in names if name in thing.__globals__}
+
+
+def helpers(thing: FunctionType | type) -> tuple[str, ...]:
+    """The names under which a function, or the methods of a class, reach code that no hash of theirs covers."""
     code = (FunctionType, ModuleType, type)
-    return tuple(
-        sorted(
-            name for name, each in reached.items() if isinstance(each, code) and each is not thing and is_foreign(each)
-        )
-    )
+    used = reached(thing).items()
+    return tuple(name for name, each in used if isinstance(each, code) and each is not thing and is_foreign(each))
 
 
 class Sources:

@@ -9,8 +9,9 @@ from types import FunctionType, MethodType, ModuleType
 from typing import Protocol, cast
 
 from pipeline.core.places import is_ours
-from pipeline.durability.code import Sources, helpers, is_foreign, name_of, version_of
+from pipeline.durability.code import Sources, helpers, is_foreign, name_of, reached, version_of
 from pipeline.durability.found import At, Found
+from pipeline.durability.values import dumped, is_plain, is_secret
 
 
 class Defines(Protocol):
@@ -86,11 +87,13 @@ class Objects:
             self.source(at, kind)
         if is_dataclass(thing):
             self._define.options(at, thing)
+        elif (model := dumped(thing)) is not None:
+            self._define.value(at, model)
         elif getattr(thing, "__dict__", None) or any("__slots__" in vars(base) for base in kind.__mro__[:-1]):
             self._found.miss(at, f"what a {name_of(kind)} holds cannot be seen")
 
     def source(self, at: At, thing: FunctionType | type) -> None:
-        """The version of code of the user's, or what its source is known by."""
+        """The version of code of the user's, or what its source is known by, with the constants of its module."""
         if not is_foreign(thing):
             return
         if (version := version_of(thing)) is not None:
@@ -101,6 +104,9 @@ class Objects:
             self._found.miss(at, f"the source of {name_of(thing)} cannot be read")
             return
         self._found.put(at.step("source"), found)
+        for name, value in reached(thing).items():
+            if name.isupper() and is_plain(value) and not is_secret(name):  # a key changes while all else stays
+                self._define.value(at.step("constants").step(name), value, name)
         if left_out := helpers(thing):
             used = ", ".join(left_out)
             self._found.miss(at, f"{name_of(thing)} uses {used}, not looked into")

@@ -90,11 +90,18 @@ def is_plain(value: object) -> bool:
         return False
     if isinstance(value, list | tuple):
         return all(is_plain(each) for each in cast("list[object]", value))
-    return (
-        isinstance(value, Mapping)
-        or hasattr(value, "model_dump")
-        or (is_dataclass(value) and is_ours(type(value).__module__))
-    )
+    return isinstance(value, Mapping) or (is_dataclass(value) and is_ours(type(value).__module__))
+
+
+def dumped(value: object) -> Mapping[str, object] | None:
+    """What is in a pydantic model, which is told without importing pydantic; None if it is none or cannot be read."""
+    dump = getattr(value, "model_dump", None)
+    if dump is None or isinstance(value, type):
+        return None
+    try:
+        return cast("Mapping[str, object]", dump(mode="json"))
+    except Exception:  # it holds what has no form in JSON
+        return None
 
 
 class Reader:
@@ -133,9 +140,9 @@ class Reader:
             return str(value)
         if is_dataclass(value) and not isinstance(value, type) and not callable(value) and not is_known(type(value)):
             return self._fields(value, depth)
-        dump = getattr(value, "model_dump", None)
-        if dump is not None and not isinstance(value, type):  # a pydantic model, told without importing pydantic
-            return self.read({"kind": name_of(type(value)), **dump(mode="json")}, name, depth)
+        model = dumped(value)
+        if model is not None:
+            return self.read({"kind": name_of(type(value)), **model}, name, depth)
         return self._unknown(value)
 
     def _fields(self, value: Any, depth: int) -> JSON:

@@ -87,6 +87,20 @@ def test_a_default_that_is_a_name_is_noticed_by_its_value(load: Load) -> None:
     assert changed(load(one).work, load(other).work) == ["function.defaults.most"]
 
 
+def test_constants_of_the_module_that_a_function_uses_are_noticed_but_not_keys(load: Load) -> None:
+    text = """
+PREFIX, API_KEY, SEEN, seen = "old", "sk-0123456789abcdef0123", object(), 0
+
+def work(value):
+    return PREFIX + str(value) + API_KEY + str(SEEN) + str(seen)
+"""
+    assert changed(load(text).work, load(text).work) == []
+    assert changed(load(text).work, load(text.replace("sk-01", "sk-02").replace("object(), 0", "1.5, 1")).work) == [
+        "function.constants.SEEN"
+    ]
+    assert changed(load(text).work, load(text.replace("old", "new")).work) == ["function.constants.PREFIX"]
+
+
 def test_lambdas_in_one_line_are_told_apart(load: Load) -> None:
     text = "A, B, C = (lambda v: v + 1), (lambda v: v + 2), (lambda v: lambda w: w)\n"
     one = load(text)
@@ -166,6 +180,25 @@ class Work(Base):
     assert changed(module.Work(), load(text.replace("import dataclass", "import  dataclass")).Work()) == []
     assert changed(module.Work(), module.Work(most=2)) == ["function.most"]
     assert changed(module.Work(), load(text.replace("value + self", "value - self")).Work()) == ["function.source"]
+
+
+def test_a_pydantic_model_that_can_be_called_is_known_by_its_class_and_fields(load: Load) -> None:
+    text = """
+from pydantic import BaseModel
+
+class Work(BaseModel):
+    most: int = 1
+    held: object = None
+
+    def __call__(self, value):
+        return value + self.most
+"""
+    work = load(text).Work
+    assert changed(work(), work()) == []
+    assert changed(work(), work(most=2)) == ["function.most"]
+    assert changed(work(), load(text.replace("value + self", "value - self")).Work()) == ["function.source"]
+    (said,) = of(work(held=object())).opaque
+    assert said.startswith("stage 's', function: what a work_of_the_users:Work holds cannot be seen")
 
 
 def test_a_version_stands_for_the_source(load: Load) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pipeline.cli.definition import Changes, read_text
 from pipeline.core.budget import Budget
 from pipeline.core.codec import canonical, decode, encode
 from pipeline.core.joins import majority, quorum
+from pipeline.core.leaf import LeafStage
 from pipeline.core.state import ConversationState
 from pipeline.core.templates import Template
 from pipeline.durability.changes import differences
@@ -297,6 +299,34 @@ def test_what_an_object_holds_that_is_no_dataclass_is_named_as_not_seen() -> Non
     found = fingerprint(Pipeline(agent(pipelines.Counting())))
     said = "stage 'counting', agent: what a tests.durability.pipelines:Counting holds cannot be seen"
     assert found.opaque == (f"{said}; a change of it is not noticed; give it a `version`",)
+
+
+class Simple(LeafStage):
+    """A stage as authors write it."""
+
+    async def process(self, value: object) -> object:
+        return value
+
+
+class Model:
+    """A model of the user's, that nothing is known of."""
+
+    name = "mine"
+
+    def open(self) -> AbstractAsyncContextManager[Any]:
+        raise NotImplementedError
+
+
+def test_stages_and_models_of_the_users_are_known_by_their_source() -> None:
+    found = fingerprint(Pipeline(Simple("s") | agent("a", model=Model(), prompt="x")))  # type: ignore[arg-type]
+    assert found.result["stages.s.kind"] == f"{__name__}:Simple"
+    assert found.result["stages.a.model"] == f"{__name__}:Model"
+    for key in ("stages.s.kind.source", "stages.a.model.source"):
+        assert isinstance(found.result[key], str)
+    assert found.opaque == ()
+    another = fingerprint(Pipeline(pipelines.Longer("s")))
+    told = [change.key for change in differences(fingerprint(Pipeline(Simple("s"))), another)]
+    assert told == ["stages.s.kind"]
 
 
 def test_a_method_is_known_by_its_object_too() -> None:
