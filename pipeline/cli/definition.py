@@ -10,7 +10,7 @@ from functools import partial
 from typing import TypeAlias
 
 from pipeline.cli.exits import UsageError
-from pipeline.config.description import Description, load, load_text
+from pipeline.config.description import Description, content_of, load_text
 from pipeline.config.document import MOST_BYTES
 from pipeline.config.registry import InstalledModels, InstalledWords
 from pipeline.core.errors import DefinitionError
@@ -42,18 +42,12 @@ class Changes:
 def read_pipeline(path: str, changes: Changes, notice: Notice = _unheard) -> Pipeline:
     """The pipeline in the file at `path`, `-` for stdin; `notice` hears warnings. Raises `ConfigError` with all its
     problems."""
-    if path == "-":
-        return read_text(sys.stdin.buffer.read(MOST_BYTES + 1), "stdin", changes, notice)
-    allowed = importable(changes.allow_import)
-    description = load(
-        path,
-        overrides=changes.overrides,
-        variables=changes.variables,
-        allow_import=allowed,
-        words=_Words(changes),
-        models=_Models(changes.models),
-    )
-    return _built(description, changes, notice)
+    return read_text(read_content(path), "stdin" if path == "-" else path, changes, notice)
+
+
+def read_content(path: str) -> bytes:
+    """What is in the file at `path`, `-` for stdin, as far as a pipeline file may be long. Raises `ConfigError`."""
+    return sys.stdin.buffer.read(MOST_BYTES + 1) if path == "-" else content_of(path)
 
 
 def read_text(text: str | bytes, name: str, changes: Changes, notice: Notice = _unheard) -> Pipeline:

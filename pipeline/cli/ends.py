@@ -38,11 +38,30 @@ def _installed(group: str, name: str) -> Callable[..., object]:
     raise PipelineError(f"the installation lacks {name!r} (entry points of the group {group}); install penstock again")
 
 
-class Watched:
-    """The records of a source, and whether they have come to an end by themselves."""
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """A source without records, for a run that only finishes what it has."""
 
-    def __init__(self, records: AsyncIterator[Input]) -> None:
+    def open(self) -> AbstractAsyncContextManager[AsyncIterator[Input]]:
+        """Open nothing."""
+        return self._open()
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncGenerator[AsyncIterator[Input]]:
+        yield _none()
+
+
+async def _none() -> AsyncGenerator[Input]:
+    for record in ():
+        yield record
+
+
+class Watched:
+    """The records of a source, and whether they have come to an end by themselves, which `told` is told once."""
+
+    def __init__(self, records: AsyncIterator[Input], told: Callable[[], None] | None = None) -> None:
         self._records = records
+        self._told = told
         self.ended = False
 
     def __aiter__(self) -> Watched:
@@ -52,6 +71,8 @@ class Watched:
         try:
             return await anext(self._records)
         except StopAsyncIteration:
+            if self._told is not None and not self.ended:
+                self._told()
             self.ended = True
             raise
 

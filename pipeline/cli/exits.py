@@ -8,6 +8,7 @@ from typing import Final, cast
 from pipeline.config.problems import ConfigError
 from pipeline.core.errors import (
     InvariantError,
+    JournalLocked,
     PipelineError,
     RunStopped,
     SinkClosed,
@@ -22,13 +23,14 @@ STOPPED: Final = 3  #: by a rule of its own
 REFUSED: Final = 4  #: or could not start, or every item failed
 BROKEN: Final = 70  #: a bug of ours
 IO_ERROR: Final = 74
+LOCKED: Final = 75  #: another process runs with the journal
 INVALID: Final = 78  #: the pipeline file
 INTERRUPTED: Final = 130
 OUTPUT_CLOSED: Final = 141
 TERMINATED: Final = 143
 
 #: of several errors at once the worst decides
-_WORST_FIRST: Final = (BROKEN, IO_ERROR, INVALID, OUTPUT_CLOSED, REFUSED, STOPPED, INTERRUPTED)
+_WORST_FIRST: Final = (BROKEN, IO_ERROR, LOCKED, INVALID, OUTPUT_CLOSED, REFUSED, STOPPED, INTERRUPTED)
 
 
 class UsageError(Exception):
@@ -73,6 +75,8 @@ def _code(error: BaseException) -> int:
             return BROKEN
         case WriteError():
             return IO_ERROR
+        case JournalLocked():
+            return LOCKED
         case SourceError():
             return IO_ERROR if isinstance(error.__cause__, OSError) else REFUSED
         case PipelineError():

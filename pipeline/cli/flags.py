@@ -106,6 +106,12 @@ def a_positive_duration(text: str) -> float:
     return seconds
 
 
+def an_age(text: str) -> float:
+    """A duration, or days: `30d`."""
+    days = text.removesuffix("d")
+    return a_count(days) * 86_400.0 if days != text and days.isdigit() else a_duration(text)
+
+
 def a_budget(text: str) -> Budget:
     """`5usd`, `2Mtok`, `10kreq`, or several of them with commas."""
     if not text:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import inf
 
 from pipeline.cli import ends
-from pipeline.cli.definition import Changes, read_pipeline, read_text
+from pipeline.cli.definition import Changes, read_content, read_text
 from pipeline.cli.execution import Backend, Job
 from pipeline.cli.exits import UsageError
 from pipeline.cli.flags import pairs
@@ -18,13 +18,12 @@ from pipeline.cli.voice import Voice
 from pipeline.config.adhoc import ad_hoc, short_schema
 from pipeline.core.budget import Budget
 from pipeline.core.codec import BadJson, decode
-from pipeline.core.pipeline import Pipeline
 from pipeline.observe.progress import Progress
 
 ITEM_TIMEOUT = 1800.0  #: seconds, so that one stuck record cannot hold up a run for good
 WATCHDOG = 0.25  #: seconds for which a stage may keep the event loop before it is named
 STALL_TIMEOUT = 300.0  #: seconds without progress, after which it is said what holds the run
-GRACE = 30.0  #: seconds for what is in flight after the first signal
+AD_HOC = "-m"  #: the title of a pipeline that is in the flags
 EXAMPLES = """no input: stdin is a terminal. Name a file, or pipe records in:
   penstock run review.yaml prompts.jsonl -o out.jsonl
   echo "good morning" | penstock run -m sim/echo -p 'Translate to French: {{ prompt }}' -r"""
@@ -67,6 +66,7 @@ class Flags:
     allow_import: tuple[str, ...]
     backend: Backend
     progress: Progress
+    deadline: float | None
 
     @property
     def ad_hoc(self) -> bool:
@@ -74,10 +74,33 @@ class Flags:
         return self.model is not None or bool(self.prompts) or self.system is not None or self.schema is not None
 
 
-def job_of(given: Flags, voice: Voice) -> Job:
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What describes the pipeline."""
+
+    text: str | bytes
+    title: str  #: what messages call it; its extension tells the form of the text
+    path: str | None  #: of the file that it comes from
+
+    @property
+    def as_text(self) -> str:
+        """What is kept of it: a text that is no UTF-8 was refused already."""
+        return self.text if isinstance(self.text, str) else self.text.decode("utf-8", "replace")
+
+
+def document_of(given: Flags, name: str | None) -> Document:
+    """The pipeline file `name`, `-` for stdin, None for what the flags stand for. Raises `UsageError` and
+    `ConfigError`."""
+    if name is None:
+        return Document(_ad_hoc_text(given), AD_HOC, None)
+    if name == "-":
+        return Document(read_content(name), "stdin", None)
+    return Document(read_content(name), name, name)
+
+
+def job_of(given: Flags, document: Document, inputs: tuple[str, ...], voice: Voice) -> Job:
     """What the flags ask for. Raises `UsageError`, `ConfigError` and `DefinitionError`."""
-    name, inputs = _split(given)
-    pipeline = _pipeline(given, name, voice)
+    pipeline = read_text(document.text, document.title, _changes(given), voice.note)
     stream = None
     if given.stream:
         stream = streamed(pipeline.stage, raw=given.raw, raw_field=given.raw_field, output=given.output)
@@ -96,7 +119,7 @@ def job_of(given: Flags, voice: Voice) -> Job:
     else:
         sink = ends.sink("jsonl", path=given.output, mode=mode, inputs=inputs)
     return Job(
-        name=name or given.model or "",
+        name=document.title if document.title != AD_HOC else given.model or "",
         pipeline=pipeline,
         source=source,
         sink=sink,
@@ -104,13 +127,14 @@ def job_of(given: Flags, voice: Voice) -> Job:
         output=given.output,
         backend=given.backend,
         progress=given.progress,
-        grace=GRACE if given.grace is None else given.grace,
+        grace=given.grace,
+        deadline=given.deadline,
         voice=voice,
         stream=stream,
     )
 
 
-def _split(given: Flags) -> tuple[str | None, tuple[str, ...]]:
+def words_of(given: Flags) -> tuple[str | None, tuple[str, ...]]:
     """The pipeline file, None for an ad hoc pipeline, and the inputs. Raises `UsageError`."""
     if given.overwrite and given.append:
         raise UsageError("--overwrite and --append exclude each other")
@@ -137,13 +161,6 @@ def _refuse_files(inputs: Sequence[str]) -> None:
             f"-m, -p, -s and --schema (or their PENSTOCK_ variables) run without a pipeline file, so "
             f"{inputs[0]} would be read as input; to change a file use --set models.NAME=provider/model"
         )
-
-
-def _pipeline(given: Flags, name: str | None, voice: Voice) -> Pipeline:
-    changes = _changes(given)
-    if name is None:
-        return read_text(_ad_hoc_text(given), "-m", changes, voice.note)
-    return read_pipeline(name, changes, voice.note)
 
 
 def _changes(given: Flags) -> Changes:
@@ -203,7 +220,7 @@ def config_of(given: Flags) -> str:
     if given.overrides:
         raise UsageError("--print-config does not include --set; give it to the run, or write it into the file")
     text = _ad_hoc_text(given)
-    read_text(text, "-m", Changes())
+    read_text(text, AD_HOC, Changes())
     return text
 
 

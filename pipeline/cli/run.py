@@ -8,12 +8,30 @@ import typer
 
 from pipeline.cli import flags
 from pipeline.cli.flags import choice, flag, once, only, repeated, several
+from pipeline.cli.operational import (
+    BACKEND,
+    PROGRESS,
+    BackendName,
+    BudgetOf,
+    Concurrency,
+    Deadline,
+    Grace,
+    ItemTimeout,
+    JsonStatus,
+    MaxFailures,
+    MaxInFlight,
+    ProgressStyle,
+    Quiet,
+    Rpm,
+    StallTimeout,
+    Tpm,
+    Verbose,
+    Watchdog,
+)
 from pipeline.cli.validate import AllowImport, Set, Var
-from pipeline.core.budget import Budget
 
 InputFormat = Literal["auto", "text", "nul", "jsonl", "csv", "tsv"]
-ProgressStyle = Literal["auto", "rich", "plain", "none"]
-BackendName = Literal["asyncio", "trio"]
+DurabilityName = Literal["power", "process"]
 
 
 def run(
@@ -43,16 +61,7 @@ def run(
     limit: Annotated[
         int | None, flag("--limit", "-n", metavar="N", parser=flags.a_count, help="At most so many records.")
     ] = None,
-    concurrency: Annotated[
-        int | None,
-        flag(
-            "--concurrency",
-            "-j",
-            metavar="N",
-            parser=flags.a_positive_count,
-            help="Calls in flight of each agent that does not say (16).",
-        ),
-    ] = None,
+    concurrency: Concurrency = None,
     model: Annotated[
         str | None, flag("--model", "-m", metavar="PROVIDER/MODEL", help="Without a file: the model to ask.")
     ] = None,
@@ -109,104 +118,49 @@ def run(
     ] = None,
     field: Annotated[str | None, flag("--field", metavar="NAME", help="The field that holds the prompt.")] = None,
     id_field: Annotated[str | None, flag("--id-field", metavar="NAME", help="The field that holds the id.")] = None,
-    item_timeout: Annotated[
-        float | None,
-        flag(
-            "--item-timeout",
-            metavar="DURATION",
-            parser=flags.a_positive_duration,
-            help="A record that takes longer fails (30m; none).",
-        ),
-    ] = None,
-    watchdog: Annotated[
-        float | None,
-        flag(
-            "--watchdog",
-            metavar="DURATION",
-            parser=flags.a_positive_duration,
-            help="A stage that keeps the event loop so long is named (250ms; none).",
-        ),
-    ] = None,
-    stall_timeout: Annotated[
-        float | None,
-        flag(
-            "--stall-timeout",
-            metavar="DURATION",
-            parser=flags.a_positive_duration,
-            help="Without progress for so long, it is said what holds the run (5m; none).",
-        ),
-    ] = None,
-    max_failures: Annotated[
-        float | None,
-        flag(
-            "--max-failures",
-            metavar="N|SHARE",
-            parser=flags.a_count_or_share,
-            help="More failed records end the run: 10, or 5%.",
-        ),
-    ] = None,
-    budget: Annotated[
-        Budget | None,
-        flag(
-            "--budget",
-            metavar="5usd|2Mtok|10kreq",
-            parser=flags.a_budget,
-            help="The most that the run may spend; then it stops.",
-        ),
-    ] = None,
-    rpm: Annotated[
-        int | None,
-        flag(
-            "--rpm",
-            metavar="N",
-            parser=flags.a_positive_count,
-            help="Requests a minute of each model, over what the file says.",
-        ),
-    ] = None,
-    tpm: Annotated[
-        int | None,
-        flag(
-            "--tpm",
-            metavar="N",
-            parser=flags.a_positive_count,
-            help="Tokens a minute of each model, as 200k.",
-        ),
-    ] = None,
+    item_timeout: ItemTimeout = None,
+    watchdog: Watchdog = None,
+    stall_timeout: StallTimeout = None,
+    deadline: Deadline = None,
+    max_failures: MaxFailures = None,
+    budget: BudgetOf = None,
+    rpm: Rpm = None,
+    tpm: Tpm = None,
     cache: Annotated[
         bool, flag("--cache", help="Keep answers on disk, and take those that were asked for before from there.")
     ] = False,
-    max_in_flight: Annotated[
-        int | None,
-        flag(
-            "--max-in-flight",
-            metavar="N",
-            parser=flags.a_positive_count,
-            help="Records admitted and not finished (256).",
-        ),
+    max_in_flight: MaxInFlight = None,
+    grace: Grace = None,
+    name: Annotated[str | None, flag("--name", metavar="TEXT", help="What `penstock runs list` calls the run.")] = None,
+    run_dir: Annotated[
+        str | None, flag("--run-dir", metavar="DIR", help="Keep the run there, instead of in the store of runs.")
     ] = None,
-    grace: Annotated[
-        float | None,
-        flag(
-            "--grace",
-            metavar="DURATION",
-            parser=flags.a_duration,
-            help="After Ctrl-C, time for what is in flight (30s; none).",
+    resume: Annotated[
+        bool, flag("--resume", help="Go on with the run in --run-dir if there is one; the same flags, the same input.")
+    ] = False,
+    no_store: Annotated[
+        bool, flag("--no-store", help="Keep nothing: a run that is cut short has to pay for its answers again.")
+    ] = False,
+    durability: Annotated[
+        DurabilityName,
+        choice(
+            "--durability", words=get_args(DurabilityName), help="What a kept run survives: loss of power, or less."
         ),
-    ] = None,
-    backend: Annotated[
-        BackendName, choice("--backend", words=get_args(BackendName), help="The event loop.")
-    ] = "asyncio",
-    progress: Annotated[
-        ProgressStyle,
-        choice("--progress", words=get_args(ProgressStyle), help="A live line, a line every 10 s, or none."),
-    ] = "auto",
-    quiet: Annotated[bool, flag("--quiet", "-q", help="Errors only on stderr.")] = False,
-    verbose: Annotated[bool, flag("--verbose", "-v", help="Each failure as it happens.")] = False,
+    ] = "power",
+    backend: Annotated[BackendName, BACKEND] = "asyncio",
+    progress: Annotated[ProgressStyle, PROGRESS] = "auto",
+    json_status: JsonStatus = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Run a pipeline over input."""
+    from dataclasses import replace
+
     from pipeline.cli.ending import ended
     from pipeline.cli.execution import execute
-    from pipeline.cli.job import Flags, config_of, job_of
+    from pipeline.cli.given import given_of
+    from pipeline.cli.job import Flags, config_of, document_of, job_of, words_of
+    from pipeline.cli.keeping import Keeping, keep
     from pipeline.cli.rawfield import check_raw_field
     from pipeline.cli.reading import reading
     from pipeline.cli.voice import Voice
@@ -248,14 +202,22 @@ def run(
             allow_import=several(allow_import, "--allow-import"),
             backend=backend,
             progress=progress,
+            deadline=deadline,
         )
 
     def command() -> int:
         if print_config:
             typer.echo(config_of(given()).encode(), nl=False)
             return 0
-        job = job_of(given(), voice)
+        asked = given()
+        keeping = Keeping(run_dir, resume, no_store, name, durability)
+        title, sources = words_of(asked)
+        document = document_of(asked, title)
+        job = job_of(asked, document, sources, voice)
         check_raw_field(raw_field, job.pipeline.stage)
-        return execute(job, limit=limit if shard is None else 0)  # a share may be empty
+        kept = keep(given_of(asked, document, sources), keeping, voice)
+        # a share may be empty, and so may be what an earlier run has left
+        wanted = limit if shard is None and (kept is None or kept.fresh) else 0
+        return execute(replace(job, kept=kept, json_status=json_status), limit=wanted)
 
     ended(command, voice, "penstock run --help")

@@ -117,13 +117,14 @@ def check_place(directory: Path) -> None:
         raise JournalError(f"a run cannot be kept in {directory}: it cannot be written to; {REMEDY}")
 
 
-def forget(directory: Path) -> list[str]:
-    """Remove what a run left in `directory`, and the directory with it; return what else is in there, which stays."""
+def forget(directory: Path, *, whole: bool = True) -> list[str]:
+    """Remove what a run left in `directory`, and if it is `whole` the directory too; return what else is in there,
+    which stays."""
     for name in OURS:
         with suppress(FileNotFoundError):
             os.unlink(directory / name)
     others = sorted(os.listdir(directory))
-    if not others:
+    if whole and not others:
         os.rmdir(directory)
     return others
 

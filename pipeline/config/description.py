@@ -83,14 +83,8 @@ def load(
     that `call:` may import from. `environment` serves `${VARIABLE}` (default: that of the process). `words` and
     `models` replace the installed stage kinds and model providers.
     """
-    try:
-        with open(path, "rb") as file:
-            content = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        message = f"cannot be read: {error.strerror or error}"
-        raise ConfigError(str(path), "", [Located("E100", message)]) from error
     return load_text(
-        content,
+        content_of(path),
         str(path),
         overrides=overrides,
         variables=variables,
@@ -99,6 +93,16 @@ def load(
         words=words,
         models=models,
     )
+
+
+def content_of(path: str | Path) -> bytes:
+    """What is in the file at `path`, one byte more than allowed at most. Raises `ConfigError`."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(MOST_BYTES + 1)
+    except OSError as error:
+        message = f"cannot be read: {error.strerror or error}"
+        raise ConfigError(str(path), "", [Located("E100", message)]) from error
 
 
 def load_text(

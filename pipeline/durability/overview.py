@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
-from pipeline.core.codec import decode
+from pipeline.core.codec import BadJson, decode
 from pipeline.core.errors import JournalError
 from pipeline.durability.journal import FILE, LOCK
 from pipeline.durability.lock import is_locked
@@ -131,7 +131,7 @@ def _reason(data: bytes) -> str:
     try:
         error = cast("Mapping[str, Mapping[str, str | None]]", decode(data))["error"]
         return f"{error['type']} ({error['stage']})" if error["stage"] else str(error["type"])
-    except (ValueError, TypeError, KeyError):
+    except (BadJson, TypeError, KeyError):
         return "other"
 
 

@@ -15,6 +15,9 @@ from typing import IO, NamedTuple
 #: no test waits longer for anything; what it waits for is always a condition
 PATIENCE = 30.0
 
+#: names the place where runs are kept; set for all tests in tests/conftest.py
+RUNS = "PENSTOCK_RUNS"
+
 COMMAND = [sys.executable, "-m", "pipeline.cli.main"]
 
 SIMPLE = """\
@@ -53,8 +56,8 @@ class Ended(NamedTuple):
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment of a test's process: nothing of ours is set in it."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
+    """The environment of a test's process: nothing of ours is set in it but where runs are kept."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_") or name == RUNS}
     return {**kept, "OPENAI_API_KEY": "", "PYTHONSAFEPATH": "1", **more}
 
 

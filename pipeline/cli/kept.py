@@ -1,0 +1,97 @@
+"""A run that is kept: its journal, and what is written into it about the run as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from pipeline.cli.following import next_command
+from pipeline.cli.store import DEAD, forget
+from pipeline.core.codec import encode
+from pipeline.core.pipeline import Pipeline
+from pipeline.durability.journal import Journal
+from pipeline.durability.schema import META, Row
+from pipeline.durability.session import Session
+
+# the keys of what is kept about a run
+GIVEN: Final = "given"
+NAME: Final = "name"
+BEGUN: Final = "begun"
+DURABILITY: Final = "durability"
+INPUT: Final = "input"  #: ended, once it has
+ENDED: Final = "ended"  #: how it ended last, by itself: a killed process writes nothing
+
+
+def now() -> str:
+    """The time for people, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def ending_of(code: int) -> str:
+    """What is kept of the end of a run that was not killed."""
+    return encode({"code": code, "at": now()}).decode()
+
+
+@dataclass
+class Kept:
+    """The journal of one run of the command. What changes: the open journal."""
+
+    directory: Path
+    run: str  #: as one names it on a command line: its id, or its quoted directory
+    journal: Journal
+    piped: bool  #: its input comes from a pipe, some of it at least
+    fresh: bool = True  #: made for this run
+    ours: bool = True  #: the directory too
+    opened: bool = False  #: the journal was, so that there is something to go on with
+    input_ended: bool = False
+    #: how the run ends, asked when it does, with what it raised
+    ending: Callable[[BaseException | None], str] = field(default=lambda error: "", repr=False)
+    _session: Session | None = field(default=None, repr=False)
+
+    def open(self, pipeline: Pipeline) -> AbstractAsyncContextManager[Session]:
+        """Satisfies `ports.Journals`."""
+        return self._open(pipeline)
+
+    @asynccontextmanager
+    async def _open(self, pipeline: Pipeline) -> AsyncGenerator[Session]:
+        async with self.journal.open(pipeline) as session:
+            self._session = session
+            self.opened = True
+            if not self.fresh:
+                self._write(ENDED, "")
+            try:
+                yield session
+            except BaseException as error:
+                self._write(ENDED, self.ending(error))
+                raise
+            else:
+                self._write(ENDED, self.ending(None))
+            finally:
+                self._session = None
+
+    def input_has_ended(self) -> None:
+        """Write that all of the input was read: what is open is all that is left."""
+        self.input_ended = True
+        self._write(INPUT, ENDED)
+
+    def _write(self, key: str, value: str) -> None:
+        if self._session is not None:
+            self._session.writer.queue(Row(META, (key, value)))
+
+    @property
+    def dead(self) -> Path:
+        """Where failed records are, with all that is known of them."""
+        return self.directory / DEAD
+
+    def command(self, *, only_failed: bool = False) -> str:
+        """How to go on with it."""
+        return next_command(self.run, piped=self.piped and not self.input_ended, only_failed=only_failed)
+
+    def forget(self) -> None:
+        """Leave nothing of a run that has not begun."""
+        if self.fresh:
+            forget(self.directory, whole=self.ours)

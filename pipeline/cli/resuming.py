@@ -1,0 +1,115 @@
+"""From a run of the past to what is to be run now."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+
+from pipeline.cli.ends import Nothing
+from pipeline.cli.execution import execute
+from pipeline.cli.exits import OK, UsageError
+from pipeline.cli.following import next_command
+from pipeline.cli.given import STDIN, Given
+from pipeline.cli.job import Document, job_of
+from pipeline.cli.keeping import Again, resumed
+from pipeline.cli.kept import ENDED, GIVEN, INPUT
+from pipeline.cli.past import Past, newest_first, past
+from pipeline.cli.store import Runs, usual
+from pipeline.cli.voice import Voice
+from pipeline.core.errors import JournalError, JournalLocked
+from pipeline.durability.overview import Overview
+
+
+def go_on(
+    word: str | None,
+    again: Again,
+    operational: Mapping[str, object],
+    voice: Voice,
+    *,
+    stdin: bool,
+    json_status: bool,
+) -> int:
+    """Go on with the run that `word` names, or with the last unfinished one of this directory; return the exit code.
+    Raises `UsageError` and `JournalError`."""
+    runs = usual() if word is None or os.sep not in word else _any()
+    found = _last_unfinished(runs, again) if word is None else past(runs.find(word), runs)
+    if found is None:
+        voice.note("nothing to do: all runs of this directory are finished (penstock runs list)")
+        return OK
+    seen = _seen(found)
+    if found.state == "finished" and not (again.anything or stdin):
+        failed = f"; {seen.failed:,} failed: {next_command(found.run, only_failed=True)}" if seen.failed else ""
+        voice.note(f"nothing to do: run {found.run} is finished, {seen.done:,} records{failed}")
+        return OK
+    given = Given.decode(seen.about.get(GIVEN)).changed(operational)
+    _enter(given)
+    stdin = stdin and not again.only_failed
+    if stdin and not given.piped:
+        raise UsageError(f"the input of run {found.run} was not piped: {', '.join(given.inputs)}; leave the - out")
+    inputs = given.flags.words if given.flags.ad_hoc else given.flags.words[1:]
+    job = job_of(given.flags, _document(given, found.run, voice), inputs or (STDIN,), voice)
+    kept = resumed(found.directory, found.run, given, seen.about, again)
+    read = not again.only_failed and (stdin or not given.piped)
+    if not read:
+        job = replace(job, source=Nothing())
+        if given.piped and seen.about.get(INPUT) != ENDED and not again.only_failed:
+            voice.note(f"what was read is finished; for the rest pipe the same input again: {kept.command()}")
+    return execute(replace(job, kept=kept, json_status=json_status), limit=0)
+
+
+def _any() -> Runs:
+    try:
+        return usual()
+    except JournalError:  # a directory is named, so no store is needed
+        from pathlib import Path
+
+        return Runs(Path(os.sep))
+
+
+def _seen(found: Past) -> Overview:
+    if found.seen is None:
+        raise JournalError(found.damage)
+    if found.state == "running":
+        raise JournalLocked(f"run {found.run}: another process runs with it; wait for it")
+    return found.seen
+
+
+def _last_unfinished(runs: Runs, again: Again) -> Past | None:
+    """The run of this directory that was written to last and can be gone on with; with `again` also a finished one;
+    None if all are finished. Raises `UsageError` if there is none at all."""
+    here, any_here = os.getcwd(), False
+    for found in newest_first(runs):
+        if found.here != here or found.state == "running":
+            continue
+        any_here = True
+        if again.anything or found.state in ("stopped", "unfinished"):
+            return found
+    if not any_here:
+        raise UsageError("no run of this directory is kept; name one: penstock runs list --all")
+    return None
+
+
+def _enter(given: Given) -> None:
+    """Go to the directory where the run was begun, because paths in its flags are meant from there."""
+    try:
+        os.chdir(given.directory)
+    except OSError as error:
+        paths = (*given.flags.words, given.flags.output, *given.flags.allow_import)
+        if all(path == STDIN or os.path.isabs(path) for path in paths):
+            return
+        why = (error.strerror or str(error)).lower()
+        raise JournalError(f"the run was begun in {given.directory}, which cannot be entered: {why}") from None
+
+
+def _document(given: Given, run: str, voice: Voice) -> Document:
+    """The pipeline as its file has it now, or as it was if there is no file any more."""
+    if given.path is None:
+        return Document(given.text, given.title, None)
+    try:
+        with open(given.path, "rb") as file:
+            return Document(file.read(), given.title, given.path)
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        voice.note(f"{given.path}: {why}; the pipeline is taken from the journal of run {run}")
+        return Document(given.text, given.title, None)
