@@ -37,12 +37,26 @@ def _nowhere(point: str) -> None:
 
 
 class _Opening:
-    """What came of opening a journal, for the task that waits for it."""
+    """What came of opening a journal, between the task that waits for it and the one that keeps it."""
 
     def __init__(self) -> None:
         self.over = anyio.Event()
         self.session: Session | None = None
         self.error: Exception | None = None
+        self._left = False
+
+    def enter(self, session: Session) -> None:
+        """It is open."""
+        self.session = session
+        self.over.set()
+        if self._left:
+            session.writer.close()
+
+    def leave(self) -> None:
+        """Nobody needs it any more; what is queued is written."""
+        self._left = True
+        if self.session is not None:
+            self.session.writer.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +83,25 @@ class Journal:
         opening = _Opening()
         async with create_task_group() as tg:
             tg.start_soon(self._keep, opening)
-            await opening.over.wait()
-            if opening.session is not None:
-                yield opening.session
-                opening.session.writer.close()
+            try:
+                await opening.over.wait()
+                if opening.session is not None:
+                    yield opening.session
+            finally:
+                opening.leave()
         if opening.error is not None:
             raise opening.error
 
     async def _keep(self, opening: _Opening) -> None:
-        """Open it, write until it is closed, and close it; in a task of its own, because a native cancellation of the
-        host's task would leave what a thread is about to open to nobody."""
+        """Open it, write until whoever has it leaves, and close it.
+
+        A task of its own, because a native cancellation of the host's task would leave to nobody what a thread is about
+        to open; and shielded, because a run that is cancelled still has to say how its attempts have ended.
+        """
+        with anyio.CancelScope(shield=True):
+            await self._kept(opening)
+
+    async def _kept(self, opening: _Opening) -> None:
         try:
             directory = Path(self.directory)
             await anyio.to_thread.run_sync(lambda: directory.mkdir(mode=0o700, parents=True, exist_ok=True))
@@ -87,12 +110,10 @@ class Journal:
                 session = Session(store, self.render, self.probe)
                 try:
                     await anyio.to_thread.run_sync(session.recover)
-                    opening.session = session
-                    opening.over.set()
+                    opening.enter(session)
                     await session.writer.run()
                 finally:
-                    with anyio.CancelScope(shield=True):
-                        await anyio.to_thread.run_sync(session.close)
+                    await anyio.to_thread.run_sync(session.close)
         except Exception as error:
             if opening.over.is_set():
                 raise
