@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 from hashlib import blake2b
 from types import CodeType, FunctionType, ModuleType
-from typing import Any, Final, TypeAlias, cast
+from typing import Final, TypeAlias, cast
 
 from pipeline.core.codec import canonical
 from pipeline.core.errors import ItemError
@@ -121,15 +121,17 @@ def _module_of(thing: object) -> str:
 
 
 def _file_of(thing: FunctionType | type) -> str | None:
-    own: object = thing
-    if isinstance(thing, type):  # a method tells it even of a class whose module nobody can find
-        methods = [each for each in vars(thing).values() if isinstance(each, FunctionType)]
-        defined = [each for each in methods if each.__qualname__.startswith(f"{thing.__qualname__}.")]
-        own = next((each for each in defined if not each.__code__.co_filename.startswith("<")), thing)
     try:
-        return inspect.getsourcefile(cast(Any, own))
-    except (OSError, TypeError):  # no file, or built in
-        return None
+        return inspect.getsourcefile(thing)
+    except (OSError, TypeError):  # no file, or built in, or of a module that nobody can find
+        return _file_of_methods(thing) if isinstance(thing, type) else None
+
+
+def _file_of_methods(kind: type) -> str | None:
+    own = [each for each in vars(kind).values() if isinstance(each, FunctionType)]
+    written = [each for each in own if each.__globals__.get("__name__") == kind.__module__]
+    files = [file for each in written if not (file := each.__code__.co_filename).startswith("<")]
+    return files[0] if files else None
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from datetime import date
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from pipeline import Pipeline
 from pipeline.cli.definition import Changes, read_text
@@ -23,8 +27,9 @@ from pipeline.core.state import ConversationState
 from pipeline.core.templates import Template
 from pipeline.durability.changes import differences
 from pipeline.durability.fingerprint import Fingerprint, fingerprint
-from pipeline.durability.values import LONGEST
+from pipeline.durability.values import LONGEST, digest
 from stages import agent, filter, loop, map, parallel, route, scatter, tap, vote
+from stages.agent import ModelAgent
 from stages.models import resolve
 from tests.durability import functions, pipelines
 
@@ -346,15 +351,125 @@ def test_what_a_function_closes_over_and_its_defaults_are_in_it() -> None:
     assert keys(one, Pipeline(filter(made(words | {"c"}, 3), name="few"))) == ["stages.few.function.closure.words"]
 
 
+def holding(held: object) -> Fingerprint:
+    def work(value: object) -> object:
+        return held
+
+    return fingerprint(Pipeline(map(work, name="s")))
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Tone(BaseModel):
+    loud: bool = True
+
+
+class Picky:
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("not comparable")
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True)
+class Settings:
+    inner: object = None
+    password: str = ""
+
+
+@pytest.mark.parametrize(
+    ("held", "written"),
+    [
+        (None, None),
+        (True, True),
+        (2.0, 2),
+        ([2.0, float("nan")], [2.0, "nan"]),
+        (Colour.RED, "red"),
+        ({3, 1, 2}, [1, 2, 3]),
+        (b"bytes", {"hidden": digest(b"bytes".hex())}),
+        (Path("a") / "b", str(Path("a") / "b")),
+        (date(2026, 1, 2), "2026-01-02"),
+        (Budget(usd=2.0), {"usd": 2}),
+        ([Budget(tokens=5), 1], [{"tokens": 5}, 1]),
+        (json, "json"),
+        ({"a": {"b": [Colour.RED], "password": "x"}}, None),
+    ],
+)
+def test_values_of_every_kind_have_one_form(held: object, written: object) -> None:
+    key = "stages.s.function.closure.held"
+    found = holding(held)
+    if isinstance(held, dict):
+        assert found.result[f"{key}.a"] == {"b": ["red"], "password": {"hidden": digest("x")}}
+    else:
+        assert found.result[key] == written
+        assert type(found.result[key]) is type(written)
+    assert found.opaque == ()
+
+
+def test_what_is_in_objects_of_the_users_is_found_wherever_they_are() -> None:
+    key, module = "stages.s.function.closure.held", __name__
+    found = holding([Settings(Settings(password="x")), Settings()])
+    assert found.result[key] == [f"{module}:Settings", f"{module}:Settings"]
+    assert found.result[f"{key}.1.inner.password"] == {"hidden": digest("x")}
+    found = holding({"a": {"b": Settings(inner=Tone(loud=False))}})
+    assert found.result[f"{key}.a"] == {
+        "b": {"kind": f"{module}:Settings", "inner": {"kind": f"{module}:Tone", "loud": False}}
+    }
+
+
+def test_what_cannot_be_looked_into_is_named() -> None:
+    where = "stage 's', function.closure.held"
+    for held, said in (
+        ({"a": {"b": object()}}, f"{where}.a: a object in it cannot be looked into"),
+        ({"a": {"b": functions.shout}}, f"{where}.a: a tests.durability.functions:shout in it cannot be looked into"),
+        ({"a": [resolve("sim/echo")]}, None),
+        ({"a": {"b": [resolve("sim/echo")]}}, f"{where}.a: a SimulatedModel in it cannot be looked into"),
+    ):
+        opaque = holding(held).opaque
+        assert [each.partition(";")[0] for each in opaque] == ([] if said is None else [said])
+
+
 def test_a_structure_without_end_is_named_and_does_no_harm() -> None:
     endless: list[object] = []
     endless.append(endless)
+    for held in (endless, Settings(endless)):
+        (said,) = holding(held).opaque
+        assert said.startswith(f"stage 's', function: what {__name__}:holding.<locals>.work holds has no end;")
+    nested: dict[str, object] = {}
+    nested["again"] = nested
+    (said,) = holding({"a": nested}).opaque
+    assert said.startswith("stage 's', function.closure.held.a: a dict in it cannot be looked into;")
 
-    def holds(value: object) -> object:
-        return endless
 
-    (said,) = fingerprint(Pipeline(map(holds, name="s"))).opaque
-    assert said.startswith("stage 's', function: what ")
+def test_a_name_that_a_function_closes_over_and_that_is_not_bound_yet_is_left_out() -> None:
+    def work(value: object) -> object:
+        return later
+
+    found = fingerprint(Pipeline(map(work, name="s")))
+    later = 1
+    assert "stages.s.function.closure.later" not in found.result
+    assert fingerprint(Pipeline(map(work, name="s"))).result["stages.s.function.closure.later"] == later
+
+
+def test_a_default_that_cannot_be_compared_counts_as_given() -> None:
+    @dataclass(frozen=True)
+    class Odd(LeafStage):
+        held: object = Picky()
+
+        async def process(self, value: object) -> object:
+            return value
+
+    assert "stages.s.held" in fingerprint(Pipeline(Odd("s"))).defaults
+    assert "stages.s.held" not in fingerprint(Pipeline(Odd("s", held=Picky()))).defaults
+
+
+def test_parameters_that_no_model_takes_are_kept_as_they_are() -> None:
+    asks = ModelAgent("a", resolve("sim/echo"), parameters={"temprature": 1})
+    found = fingerprint(Pipeline(agent(asks)))
+    assert found.result["stages.a.parameters.temprature"] == 1
 
 
 def test_the_key_of_a_vote_is_in_it() -> None:
