@@ -15,13 +15,15 @@ from typing import Literal
 import anyio
 from anyio import create_task_group
 
+from pipeline.cli.aftermath import aftermath
 from pipeline.cli.alarms import Alarms
 from pipeline.cli.closing import UNREAD, Failures, abandoned, closing, dropped, opening, paid, remarked, verdict
 from pipeline.cli.collector import seldom_collected
 from pipeline.cli.descriptors import raise_limit
 from pipeline.cli.ends import Heard, Watched
-from pipeline.cli.exits import BROKEN, OK, OUTPUT_CLOSED, REFUSED, SOME_FAILED, code_of, told
+from pipeline.cli.exits import BROKEN, OK, OUTPUT_CLOSED, REFUSED, SOME_FAILED, STOPPED, code_of, told
 from pipeline.cli.interrupts import Interrupts, watch_reader
+from pipeline.cli.kept import Kept, ending_of
 from pipeline.cli.pieces import Pieces
 from pipeline.cli.streaming import Streamed, only
 from pipeline.cli.voice import Voice
@@ -48,9 +50,12 @@ class Job:
     output: str  #: `-` is stdout
     backend: Backend
     progress: Progress
-    grace: float
+    grace: float | None  #: None: what is usual
     voice: Voice
     stream: Streamed | None = None  #: an answer that is shown as it comes
+    kept: Kept | None = None  #: the run's journal
+    deadline: float | None = None  #: seconds after which no call is begun any more
+    json_status: bool = False
 
 
 def execute(job: Job, *, limit: int | None = None) -> int:
@@ -87,13 +92,21 @@ class _Execution:
         self.alarms = Alarms(job.pipeline, job.voice)
         self.pieces: Pieces | None = None
         self.began = time.monotonic()
+        self.started = anyio.Event()
+        if job.kept is not None:
+            job.kept.ending = self._ending
 
     async def main(self) -> None:
         """Run with everything around it, and cancel that when the run is over."""
         async with create_task_group() as tg:
-            self.interrupts = interrupts = Interrupts(self.voice, self.job.grace, tg.cancel_scope)
+            self.interrupts = interrupts = Interrupts(
+                self.voice, self.job.grace, tg.cancel_scope, kept=self.job.kept is not None, last=self._last_words
+            )
             await tg.start(interrupts.listen)
             tg.start_soon(interrupts.keep_grace)
+            tg.start_soon(interrupts.keep_aborting)
+            if self.job.deadline is not None:
+                tg.start_soon(self._keep_deadline, self.job.deadline)
             if self.job.output == "-" and sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison]
                 tg.start_soon(watch_reader, 1, self._reader_left)
             if self.job.stream is not None:
@@ -111,12 +124,20 @@ class _Execution:
             records, inner = await stack.enter_async_context(job.source.open()), job.sink
             if self.pieces is not None:
                 records, inner = await only(records), self.pieces.before(inner)
-            self.records = Watched(records)
+            self.records = Watched(records, None if job.kept is None else job.kept.input_has_ended)
             sink = Heard(inner, self._hear)
-            await job.pipeline.run(self.records, sink, watch=self._started, on_event=self._event)
+            await job.pipeline.run(self.records, sink, watch=self._started, on_event=self._event, journal=job.kept)
+
+    async def _keep_deadline(self, seconds: float) -> None:
+        """Stop the run when its time is up."""
+        await anyio.sleep(seconds)
+        await self.started.wait()
+        if self.run is not None:
+            self.run.stop(f"the deadline of {seconds:g} s is over (--deadline)")
 
     def _started(self, run: Run) -> None:
         self.run = run
+        self.started.set()
         run.while_blocked(self.alarms.lasting)
         if self.interrupts is not None:
             self.interrupts.run = run
@@ -135,7 +156,7 @@ class _Execution:
     def _reader_left(self) -> None:
         if self._work_is_left() and self.interrupts is not None:
             self.reader_left = True
-            self.interrupts.abort()
+            self.interrupts.output_closed()
 
     def _work_is_left(self) -> bool:
         if self.run is None or self.records is None:
@@ -175,7 +196,34 @@ class _Execution:
             to_its_end = error is None and code in (OK, SOME_FAILED, REFUSED)
             line = closing("done" if to_its_end else "stopped", now, time.monotonic() - self.began)
             self.voice.note(f"{line} · {UNREAD}" if self._stopped_early() else line)
+        self._leave(code, now, whole=error is None and self._came_to_its_end(now))
         return code
+
+    def _leave(self, code: int, now: Statistics | None, *, whole: bool) -> None:
+        """Say how one goes on, last of all, and leave nothing of a run that has not begun."""
+        kept = self.job.kept
+        if kept is not None and kept.fresh and (now is None or not now.window.admitted):
+            kept.forget()
+            kept.opened = False
+        after = aftermath(kept, code, now, whole=whole)
+        if after.command is not None:
+            say = self.voice.note if code == OUTPUT_CLOSED else self.voice.error
+            say(f"go on with: {after.command}")
+        if self.job.json_status:
+            self.voice.error(after.as_json())
+
+    def _last_words(self) -> str:
+        """How one goes on, when the process ends at once."""
+        kept = self.job.kept
+        return "" if kept is None or not kept.opened else f"go on with: {kept.command()}\n"
+
+    def _came_to_its_end(self, now: Statistics | None) -> bool:
+        ended = self.records is not None and self.records.ended and self.run is not None and not self.run.parked
+        return ended and now is not None and not now.window.settled["cancelled"] and not now.window.open
+
+    def _ending(self, error: BaseException | None) -> str:
+        """What the journal keeps of the end."""
+        return ending_of(self._code(error))
 
     def _stopped_early(self) -> bool:
         """Whether a rule of the run ended it before its input came to an end."""
@@ -193,7 +241,7 @@ class _Execution:
             return asked or 0
         if asked is not None and (not self.records.ended or now.window.settled["cancelled"]):
             return asked
-        return verdict(now)
+        return STOPPED if self.job.kept is not None and self.run is not None and self.run.parked else verdict(now)
 
 
 async def _shown(show: Callable[[], Coroutine[object, object, None]]) -> None:

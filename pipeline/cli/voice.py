@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 
@@ -28,11 +27,6 @@ class Voice:
         """Say something that was asked for with -v."""
         if self.verbose:
             self.error(text)
-
-    def restore(self) -> None:
-        """Give the terminal its cursor back, when nobody will be there to end the live line."""
-        if self.above is not None:
-            os.write(2, b"\x1b[?25h\n")
 
     def error(self, text: str) -> None:
         """Say something that has to be said."""

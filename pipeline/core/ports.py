@@ -103,10 +103,15 @@ class Admitted(NamedTuple):
 
 
 class RunJournal(Protocol):
-    """The journal of a run, open. What can change: `trouble`, who is told that the disk refuses."""
+    """The journal of a run, open. What can change beside its counts: `trouble`, who is told that the disk refuses."""
 
     #: called at most twice: with False when it is full and the run has to end, with True when nothing can be written
     trouble: Callable[[WriteError, bool], None] | None
+
+    @property
+    def in_flight(self) -> int:
+        """Attempts that were sent and have not ended."""
+        ...
 
     def unfinished(self) -> AsyncGenerator[Admitted]:
         """The records that earlier runs admitted and did not settle."""

@@ -46,6 +46,12 @@ class Run:
         them done; without one none is."""
         return sum(self._machine.parked_by.values())
 
+    @property
+    def calls_in_flight(self) -> int:
+        """Attempts of model calls that were sent and have not ended; counted in runs with a journal."""
+        journal = self._machine.journal
+        return 0 if journal is None else journal.in_flight
+
     def opened(self, definition: Resource[T]) -> T:
         """What was opened for `definition`, which is one of the pipeline's resources or the sink of this run."""
         return cast(T, self._machine.opened(definition))

@@ -66,6 +66,7 @@ class Page:
             raise
         if not durable:
             raise CallsClosed("the journal cannot be written, so no call is made")
+        attempt.set_out()
         return attempt
 
     def recalled(self, usage: Usage, cost: Cost | None) -> None:
@@ -94,13 +95,22 @@ class Page:
 class OpenAttempt:
     """An attempt that was written before it was sent."""
 
-    __slots__ = ("_id", "_session")
+    __slots__ = ("_id", "_out", "_session")
 
     def __init__(self, session: Session, id: int) -> None:
         self._session = session
         self._id = id
+        self._out = False
+
+    def set_out(self) -> None:
+        """It may be sent now."""
+        self._out = True
+        self._session.in_flight += 1
 
     def end(self, end: AttemptEnd, usage: Usage, cost: Cost | None) -> None:
+        if self._out:
+            self._out = False
+            self._session.in_flight -= 1
         counts = encode(usage_json(usage)).decode()
         usd, source = (None, None) if cost is None else (cost.usd, cost.source)
         self._session.writer.queue(Row(schema.ENDED, (end, counts, usd, source, self._id)))

@@ -35,6 +35,7 @@ class Session:
         self.probe = probe
         self.writer = Writer(self, self._broken)
         self.trouble: Callable[[WriteError, bool], None] | None = None
+        self.in_flight = 0  #: attempts that may have been sent and have not ended
         self.epoch = 1
         self.recalled = RunAccount()  #: what calls cost that were answered from the journal
         self._known: Counter[str] = Counter()  #: ids of earlier runs that the input has not brought again
