@@ -1,0 +1,104 @@
+"""Whether the input of a run is what earlier runs have read, before anything is asked of anybody."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from contextlib import asynccontextmanager
+from typing import NamedTuple, cast
+
+from anyio import to_thread
+
+from pipeline.core.errors import JournalError
+from pipeline.core.feeder import as_input
+from pipeline.core.identity import Contents
+from pipeline.core.ports import Source
+from pipeline.core.progress import Progress, Rereadable
+from pipeline.core.record import Input
+from pipeline.durability.given import REMEDY
+from pipeline.durability.packing import digest
+from pipeline.durability.store import Store
+
+#: what a record is called that has come under a known id and says something else
+EDITED = "its id was given to a record that said something else"
+
+
+class InputChange(NamedTuple):
+    """What has become of the input, and what follows from it."""
+
+    said: tuple[str, ...] = ()  #: what has changed, a sentence for each file
+    edited: tuple[int, ...] = ()  #: roots whose id says something else now: they are forgotten and come anew
+    gone: tuple[int, ...] = ()  #: open roots that the input has no more: they are not wanted any more
+
+    def as_json(self) -> dict[str, object]:
+        """What a journal keeps of it."""
+        return {"said": list(self.said), "edited": len(self.edited), "gone": len(self.gone)}
+
+
+async def examine(store: Store, source: object, *, accept: bool) -> InputChange:
+    """Compare the files of `source` with what is known to have been read. Raises `JournalError` when more than their
+    end has changed, unless that is to be accepted: then it is read through, to know which records still stand in it."""
+    before = await to_thread.run_sync(progress, store)
+    said: tuple[str, ...] = ()
+    if before and isinstance(source, Rereadable):
+        said = tuple(await to_thread.run_sync(source.differences, before))
+    if not accept:
+        if said:
+            lines = "\n".join(f"  {each}" for each in said)
+            raise JournalError(f"{store.path.parent}: the input has changed:\n{lines}\n{REMEDY}")
+        return InputChange()
+    if isinstance(source, Rereadable):
+        again = source.again()
+        return InputChange(said) if again is None or not said else await _matched(store, again, said)
+    if isinstance(source, list | tuple):
+        return await _matched(store, cast("Sequence[object]", source), ())
+    return InputChange(said)
+
+
+def progress(store: Store) -> list[Progress]:
+    """How far earlier runs have read their files."""
+    return [
+        Progress(cast(int, number), cast(str, name), cast(int, read), cast(bytes, digest), bool(ended))
+        for number, name, read, digest, ended in store.read("SELECT * FROM source ORDER BY number")
+    ]
+
+
+async def _matched(store: Store, source: Source | Sequence[object], said: tuple[str, ...]) -> InputChange:
+    """Match what earlier runs have admitted with all that the input says now."""
+    present: dict[str, set[bytes]] = {}
+    contents = Contents()
+    async with _records(source) as records:
+        async for value in records:
+            record = as_input(value)
+            id = contents.of_content(record.value).id if record.id is None else record.id
+            present.setdefault(id, set()).add(digest(record))
+    roots = "SELECT seq, id, digest, seq IN (SELECT root FROM settled) FROM root ORDER BY seq"
+    edited: list[int] = []
+    gone: list[int] = []
+    for seq, id, known, settled in store.read(roots):
+        now = present.get(cast(str, id))
+        if now is None:
+            if said and not settled:
+                gone.append(cast(int, seq))
+        elif known not in now:
+            edited.append(cast(int, seq))
+    return InputChange(said, tuple(edited), tuple(gone))
+
+
+@asynccontextmanager
+async def _records(source: Source | Sequence[object]) -> AsyncGenerator[AsyncIterable[object]]:
+    if isinstance(source, Source):
+        async with source.open() as records:
+            yield records
+    else:
+        yield _each(source)
+
+
+async def _each(values: Sequence[object]) -> AsyncGenerator[object]:
+    for value in values:
+        yield value
+
+
+def edited(record: Input) -> JournalError:
+    """The error of a record that has come under a known id."""
+    remedy = "give it another id; --accept-changes (accept_changes=True) takes it as edited where the input is a file"
+    return JournalError(f"record {record.id!r}: {EDITED} in an earlier run with this journal; {remedy}")

@@ -1,0 +1,137 @@
+"""What is checked, counted and taken back when a journal is opened again, before the run goes on.
+
+Whatever can refuse looks first and changes nothing. All changes are one transaction, so a crash meanwhile leaves either
+the journal as it was or one that is recovered, and recovering again finds the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, cast
+
+from anyio import to_thread
+
+from pipeline.core.codec import encode
+from pipeline.core.pipeline import Pipeline
+from pipeline.core.purse import PICOS
+from pipeline.durability import schema
+from pipeline.durability.changes import Change, differences
+from pipeline.durability.fingerprint import Fingerprint
+from pipeline.durability.given import given, given_before, refuse, row_of
+from pipeline.durability.input import InputChange, examine
+from pipeline.durability.marks import left
+from pipeline.durability.poison import blamed, poisoned
+from pipeline.durability.recovered import Recovered
+from pipeline.durability.reopening import AS_IT_IS, Again, Reopen, changed, failed_again, redone_from, withdrawn
+from pipeline.durability.spending import Attempt, Means, calls_in_flight, in_flight
+from pipeline.durability.store import Store
+from pipeline.durability.values import JSON
+
+# what events of an opening are called
+OPENED: Final = "opened"
+RECOVERED: Final = "recovered"
+CHANGED: Final = "changed"
+INPUT_CHANGED: Final = "input changed"
+REOPENED: Final = "reopened"
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a journal is opened for."""
+
+    pipeline: Pipeline
+    source: object = None
+    settings: Mapping[str, JSON] = field(default_factory=dict[str, JSON])  #: beside the pipeline, deciding too
+    accept_changes: bool = False
+    reopen: Reopen = AS_IT_IS
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a run is given, and how that differs from what earlier ones were."""
+
+    given: Fingerprint
+    before: Fingerprint | None
+    changes: tuple[Change, ...]
+    input: InputChange
+
+    @property
+    def again(self) -> bool:
+        """Whether what is done may not be what would be done now."""
+        return any(change.effect == "result" for change in self.changes)
+
+
+async def recover(store: Store, opening: Opening, marks: Path) -> tuple[int, Recovered | None]:
+    """Look, refuse or change, and count. Returns the number of this run, and what earlier ones have left, None if there
+    was none. Raises `JournalError`, with nothing changed."""
+    now = await to_thread.run_sync(given, opening.pipeline, opening.settings)
+    before = await to_thread.run_sync(given_before, store)
+    changes = () if before is None else differences(before, now)
+    if not opening.accept_changes:
+        refuse(store, changes)
+    input = await examine(store, opening.source, accept=opening.accept_changes)
+    return await to_thread.run_sync(_change, store, opening, Found(now, before, changes, input), marks)
+
+
+def _change(store: Store, opening: Opening, found: Found, marks: Path) -> tuple[int, Recovered | None]:
+    """Write all that follows, in one transaction."""
+    (before,) = cast("tuple[int]", next(store.read(f"SELECT count(*) FROM event WHERE what = '{OPENED}'")))
+    epoch, at = before + 1, datetime.now(UTC).isoformat(timespec="milliseconds")
+    again = _again(store, opening, found)
+    crashed = in_flight(store)
+    calls = calls_in_flight(store)
+    told = [(OPENED, {"run": epoch})]
+    told += [(RECOVERED, {"calls": calls, "attempts": len(crashed)})] if crashed else []
+    told += [(CHANGED, {"changes": [each.as_json() for each in found.changes]})] if found.changes else []
+    told += [(INPUT_CHANGED, found.input.as_json())] if found.input != InputChange() else []
+    told += [(REOPENED, {"roots": again.roots, "lines": again.lines, "facts": again.facts})] if again.statements else []
+    known = found.before is not None and found.before.as_json() == found.given.as_json()
+    store.change(
+        ("UPDATE attempt SET state = 'ambiguous' WHERE state = 'started'", ()),
+        *blamed(left(marks), epoch),
+        *again.statements,
+        *(() if not found.input.said else (("DELETE FROM source", ()),)),
+        *(() if known else (row_of(epoch, at, found.given),)),
+        *((schema.EVENT, (at, what, encode(value).decode())) for what, value in told),
+    )
+    return epoch, None if epoch == 1 else _recovered(store, before, again, calls, crashed)
+
+
+def _again(store: Store, opening: Opening, found: Found) -> Again:
+    """What is taken back."""
+    again = withdrawn(store, (*found.input.edited, *found.input.gone))
+    if found.again:
+        again += changed(store, opening.pipeline, found.changes)
+    if opening.reopen.from_stage is not None:
+        again += redone_from(store, opening.pipeline, opening.reopen.from_stage)
+    if opening.reopen.failed or opening.reopen.only_failed:
+        again += failed_again(store)
+    return again
+
+
+def _recovered(store: Store, epochs: int, again: Again, calls: int, crashed: list[Attempt]) -> Recovered:
+    def one(query: str) -> int:
+        return cast(int, next(store.read(query))[0])
+
+    finished = "FROM fact WHERE kind = 'call'"
+    begun = f"{finished} AND root IN (SELECT seq FROM root WHERE seq NOT IN (SELECT root FROM settled))"
+    means = Means(store)
+    prices = [means.price(attempt) for attempt in crashed]
+    done = one("SELECT count(*) FROM settled")
+    return Recovered(
+        epochs=epochs,
+        done=done,
+        open=one("SELECT count(*) FROM root") - done,
+        partly=one(f"SELECT count(DISTINCT root) {begun}"),
+        reused=one(f"SELECT count(*) {begun}"),
+        calls=one(f"SELECT count(*) {finished}"),
+        calls_in_flight=calls,
+        attempts_in_flight=len(crashed),
+        usd=sum(price or 0 for price in prices) / PICOS,
+        unpriced=prices.count(None),
+        reopened=again.roots,
+        poisoned=poisoned(store),
+    )
