@@ -114,6 +114,7 @@ def agent(
     on_error: OnError | None = None,
     cpu: bool = False,
     timeout: float | None = None,
+    pure: bool | None = None,
     **parameters: object,
 ) -> AgentStage:
     """An agent as a stage.
@@ -130,9 +131,11 @@ def agent(
 
     `agent(thing)` makes a stage of any object with `name` and `process(prompt, state)`, or of such a function. A
     blocking one runs in worker threads, or in worker processes if it computes (`cpu`), and a visit of it that takes
-    longer than `timeout` seconds fails; see `map`.
+    longer than `timeout` seconds fails; see `map`. In a run with a journal its answers are kept; not if it is `pure`,
+    which is for one that only computes, or whose calls of models, which are kept anyway, are all that it costs.
     """
-    _check_flags(name if isinstance(name, str) else None, conversation=conversation, stream=stream)
+    flags = {"conversation": conversation, "stream": stream, **({} if pure is None else {"pure": pure})}
+    _check_flags(name if isinstance(name, str) else None, **flags)
     if not isinstance(name, str):
         judged = {"max_hops": max_hops, "on_truncated": on_truncated, "on_refused": on_refused}
         asked = {"tools": tools or None, "stream": stream or None, **judged}
@@ -146,8 +149,9 @@ def agent(
             output_key=output_key,
             cpu=cpu,
             timeout=timeout,
+            pure=bool(pure),
         )
-    _refuse_own(name, cpu, timeout)
+    _refuse_own(name, cpu, timeout, pure)
     if model is None:
         raise DefinitionError(Problem(name, "model", "is missing", "give a model, as model='openai/gpt-5.5'"))
     _refuse_unknown(name, parameters)
@@ -165,7 +169,9 @@ def agent(
         on_truncated=_judgement(name, "on_truncated", on_truncated),
         on_refused=_judgement(name, "on_refused", on_refused),
     )
-    return stage_of_agent(asks, prompt=prompt, concurrency=concurrency, on_error=on_error, output_key=output_key)
+    return stage_of_agent(
+        asks, prompt=prompt, concurrency=concurrency, on_error=on_error, output_key=output_key, pure=True
+    )
 
 
 def _hops(name: str, max_hops: int | None, tools: Iterable[ToolFunction]) -> int:
@@ -202,8 +208,11 @@ def _refuse_unknown(name: str, parameters: Mapping[str, object]) -> None:
             raise DefinitionError(Problem(name, option, "is not an option of an agent", hint))
 
 
-def _refuse_own(name: str, cpu: bool, timeout: float | None) -> None:
+def _refuse_own(name: str, cpu: bool, timeout: float | None, pure: bool | None) -> None:
     """Refuse what is for agents that answer by themselves."""
+    if pure is not None:
+        text = "is for agents that answer by themselves; this one asks a model, whose answers are kept anyway"
+        raise DefinitionError(Problem(name, "pure", text, "leave it out"))
     if cpu:
         raise DefinitionError(Problem(name, "cpu", "is for agents that compute; this one asks a model", "leave it out"))
     if timeout is not None:

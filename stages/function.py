@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
@@ -18,6 +18,7 @@ from pipeline.core.errors import DefinitionError, ItemError, Problem
 from pipeline.core.item import Item
 from pipeline.core.leaf import LeafStage, Plain, Process, Visited
 from pipeline.core.placing import Place, placing_problems, runner_of
+from pipeline.core.replay import once
 from pipeline.core.stage import OnError, Stage, Template
 from pipeline.core.state import ConversationState, Outputs
 from pipeline.core.streams import BURST
@@ -42,6 +43,7 @@ class FunctionStage(LeafStage):
     blocking: bool = False
     cpu: bool = False
     timeout: float | None = None
+    pure: bool = field(default=True, kw_only=True)  #: if not, a run with a journal keeps what the function gives
 
     functions: ClassVar[tuple[str, ...]] = ("function",)
 
@@ -72,7 +74,7 @@ class FunctionStage(LeafStage):
             return found
         if isinstance(self.function, Expression):
             options = {option: getattr(self, option) for option in ("blocking", "cpu", "timeout")}
-            given = {**options, "concurrency": self.concurrency != 1}
+            given = {**options, "concurrency": self.concurrency != 1, "pure": self.pure is not True}
             text = "has no effect on an expression, which never waits"
             return tuple(
                 Problem(self.name, option, text, "leave it out") for option, is_given in given.items() if is_given
@@ -89,11 +91,15 @@ class FunctionStage(LeafStage):
         """The item that goes on after the function returned `result`."""
         raise NotImplementedError
 
+    def kept(self, result: object) -> object:
+        """What is kept of a result of a function that is not pure."""
+        return result
+
     def plain(self) -> Plain | None:
         function = self.function
         if isinstance(function, Expression):
             return lambda item: self.next_item(item, function.evaluate(template_names(item)))
-        if self.place != "loop" or not is_blocking(function) or accepts(function, 2):
+        if self.place != "loop" or not is_blocking(function) or accepts(function, 2) or not self.pure:
             return None
         next_item = self.next_item
 
@@ -112,9 +118,25 @@ class FunctionStage(LeafStage):
         function = self.function
         if isinstance(function, Expression):  # expressions are always plain
             raise TypeError("an expression has a plain form")
+        if not self.pure:
+            return self._bind_once(function, scope)
         if self.place != "loop" or self.timeout is not None:
             return self._bind_to_runner(function, scope)
         return self._bind_with_visit(function) if accepts(function, 2) else self._bind_async(function)
+
+    def _bind_once(self, function: Function, scope: Scope) -> Process:
+        runner = runner_of(scope, self.name, self.place, self.concurrency, self.timeout)
+        with_visit = accepts(function, 2)
+
+        async def ask(*args: object) -> object:
+            return self.kept(await runner.run(function, *args))
+
+        async def process(item: Item, worker: Worker) -> Visited:
+            visit = Visit(worker, item)
+            args = (item.value, visit) if with_visit else (item.value,)
+            return self.next_item(item, await once("value", item, self.name, lambda: ask(*args), visit.remark))
+
+        return process
 
     def _bind_async(self, function: Function) -> Process:
         next_item = self.next_item
@@ -174,6 +196,9 @@ class FilterStage(FunctionStage):
     def thins(self) -> bool:
         return True
 
+    def kept(self, result: object) -> object:
+        return bool(result)
+
     def next_item(self, item: Item, result: object) -> Visited:
         return item if result else None
 
@@ -190,6 +215,7 @@ def map(
     cpu: bool = False,
     timeout: float | None = None,
     on_error: OnError | None = None,
+    pure: bool = True,
 ) -> MapStage:
     """Apply `function` to each payload: `fn(value)` or `fn(value, visit)`, plain or async; or an expression over the
     names in view, such as `"{{ draft.title }}"`, which needs a `name`.
@@ -201,9 +227,14 @@ def map(
     `timeout` is for async, blocking and cpu functions: a visit that takes longer fails as `VisitTimeout`. Its clock
     starts with the function, not with the wait for a thread. The function is cancelled, its process killed; a thread
     cannot be stopped, so it runs on, keeps its place among the `concurrency`, and its result is refused.
+
+    In a run with a journal that is resumed, a function is called again for an item that was not finished. One that
+    costs, or says another thing each time, is not `pure`: its results, which are to be plain JSON, are kept then. What
+    it raises is not kept, and one that was interrupted is called again.
     """
     read = read_decision(function)
-    return MapStage(name or name_of("map", read, OUTPUT), concurrency, on_error, read, blocking, cpu, timeout)
+    given = name or name_of("map", read, OUTPUT)
+    return MapStage(given, concurrency, on_error, read, blocking, cpu, timeout, pure=pure)
 
 
 def filter(
@@ -215,11 +246,13 @@ def filter(
     cpu: bool = False,
     timeout: float | None = None,
     on_error: OnError | None = None,
+    pure: bool = True,
 ) -> FilterStage:
     """Let items pass for which `function` says true; the others are skipped and leave no record. Options are those of
     `map`."""
     read = read_decision(function)
-    return FilterStage(name or name_of("filter", read, COUNTS), concurrency, on_error, read, blocking, cpu, timeout)
+    given = name or name_of("filter", read, COUNTS)
+    return FilterStage(given, concurrency, on_error, read, blocking, cpu, timeout, pure=pure)
 
 
 #: what the name of a stage is for
@@ -260,6 +293,7 @@ _OPTIONS: Mapping[str, Field] = {
     "blocking": Field("flag", help="run it in worker threads"),
     "cpu": Field("flag", help="run it in worker processes"),
     "timeout": Field("duration", help="of one visit; for async, blocking and cpu functions"),
+    "pure": Field("flag", help="false: a run with a journal keeps what the function gives"),
     "on_error": Field("choice", choices=("dead_letter", "skip", "fail"), help="what a failed item becomes"),
 }
 

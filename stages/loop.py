@@ -6,7 +6,6 @@ the body by the feedback edge, as a member of the same group: one item in, one i
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Frame, Item, Outcome
 from pipeline.core.leaf import LeafStage, Plain, Process, Visited
 from pipeline.core.names import Fields
+from pipeline.core.replay import once, once_now
 from pipeline.core.stage import Body, Chain, OnError, Stage, Template, as_stage
 from pipeline.core.templates import Expression
 from pipeline.core.threads import is_blocking
@@ -64,7 +64,7 @@ class UntilStage(LeafStage):
             return lambda item: self._answered(item, until.evaluate(template_names(item)))
         if accepts(until, 2) or not is_blocking(until):
             return None
-        return lambda item: self._answered(item, until(item.value))
+        return lambda item: self._answered(item, once_now("until", item, self.name, lambda: until(item.value)))
 
     def bind(self, scope: Scope) -> Process:
         plain = self.plain()
@@ -76,8 +76,8 @@ class UntilStage(LeafStage):
         with_visit = accepts(until, 2)
 
         async def process(item: Item, worker: Worker) -> Visited:
-            answer = until(item.value, Visit(worker, item)) if with_visit else until(item.value)
-            return self._answered(item, await answer if inspect.isawaitable(answer) else answer)
+            args = (item.value, Visit(worker, item)) if with_visit else (item.value,)
+            return self._answered(item, await once("until", item, self.name, lambda: until(*args)))
 
         return process
 

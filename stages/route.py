@@ -7,8 +7,9 @@ the body of that label. The label set is declared, so nothing that a model says 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, Literal, Never, TypeAlias, cast
 
@@ -22,6 +23,7 @@ from pipeline.core.groups import Group
 from pipeline.core.item import Item
 from pipeline.core.leaf import LeafStage, Process, Visited
 from pipeline.core.names import Fields
+from pipeline.core.replay import once
 from pipeline.core.stage import Body, OnError, Stage, as_bodies, as_stage
 from pipeline.core.streams import Inbox, Outbox
 from pipeline.core.templates import Expression
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 RouteOnError: TypeAlias = OnError | Literal["default"]
 By: TypeAlias = Callable[..., object] | Expression | AgentStage
+
+AsksLabel: TypeAlias = "Callable[[Item, Worker], Awaitable[object]]"
 
 _DEFAULT = "default"
 
@@ -80,6 +84,7 @@ class RouteStage(Stage):
                 to_default,
                 cpu=stage.cpu,
                 timeout=stage.timeout,
+                pure=stage.pure,
             )
         policy = self._error_policy()
         return LabelStage(f"{self.name}_by", 1, policy, self.by, self.label_key, to_default, self.name)
@@ -128,22 +133,13 @@ class LabelStage(LeafStage):
         by = self.by
         with_visit = not isinstance(by, Expression) and accepts(by, 2)
 
-        async def process(item: Item, worker: Worker) -> Visited:
-            try:
-                if isinstance(by, Expression):
-                    answer = by.evaluate(template_names(item))
-                else:
-                    answer = by(item.value, Visit(worker, item)) if with_visit else by(item.value)
-                    answer = await answer if inspect.isawaitable(answer) else answer
-            except (Skip, CallsClosed, InvariantError):
-                raise
-            except Exception as error:
-                if not self.to_default or getattr(error, "stops_run", False):
-                    raise
-                answer = None
-            return labelled(item, self.key, label_of(answer))
+        async def ask(item: Item, worker: Worker) -> object:
+            if isinstance(by, Expression):
+                return label_of(by.evaluate(template_names(item)))
+            answer = by(item.value, Visit(worker, item)) if with_visit else by(item.value)
+            return label_of(await answer if inspect.isawaitable(answer) else answer)
 
-        return process
+        return _labelling(self, self.key, ask, pure=isinstance(by, Expression))
 
 
 @dataclass(frozen=True)
@@ -160,19 +156,33 @@ class AgentLabelStage(AgentStage):
         ask = super().bind(scope)
         key = self.output_key or self.name
 
-        async def process(item: Item, worker: Worker) -> Visited:
-            try:
-                answered = ask(item, worker)
-                answer = await answered if inspect.isawaitable(answered) else answered
-            except (Skip, CallsClosed, InvariantError):
-                raise
-            except Exception as error:
-                if not self.to_default or getattr(error, "stops_run", False):
-                    raise
-                return labelled(item, key, None)
-            return labelled(item, key, label_of(None if answer is None else answer.value))
+        async def label(item: Item, worker: Worker) -> object:
+            answered = ask(item, worker)
+            answer = await answered if inspect.isawaitable(answered) else answered
+            return label_of(None if answer is None else answer.value)
 
-        return process
+        return _labelling(self, key, label, pure=False)
+
+
+def _labelling(stage: LabelStage | AgentLabelStage, key: str, ask: AsksLabel, *, pure: bool) -> Process:
+    """The visit that writes what `ask` says as the label of the item; with a journal it is asked once."""
+
+    async def asked(item: Item, worker: Worker) -> object:
+        try:
+            return await ask(item, worker)
+        except (Skip, CallsClosed, InvariantError):
+            raise
+        except Exception as error:
+            parks = getattr(error, "parks", False) and item.frame.root.page is not None
+            if not stage.to_default or getattr(error, "stops_run", False) or parks:
+                raise
+            return None
+
+    async def process(item: Item, worker: Worker) -> Visited:
+        give = partial(asked, item, worker)
+        return labelled(item, key, await (give() if pure else once("label", item, stage.name, give)))
+
+    return process
 
 
 def labelled(item: Item, key: str, label: object) -> Item:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from anyio import CapacityLimiter, create_task_group
 
@@ -17,11 +17,12 @@ from pipeline.core.errors import CallsClosed, ItemError, Skip, is_bug
 from pipeline.core.holds import ToolResult
 from pipeline.core.names import join_names, suggestion
 from pipeline.core.ports import Reply
+from pipeline.core.replay import charge_again
 from pipeline.core.state import Message, ToolCall
 from stages.tools import FunctionTool, ToolError
 
 if TYPE_CHECKING:
-    from pipeline.core.visit import Visit
+    from pipeline.core.visit import Part, Visit
 
 MAX_HOPS: Final = 8  #: rounds of an agent that does not say
 MOST_CALLS: Final = 64  #: of one answer that are made; for each of the others the model is told that it was not
@@ -72,6 +73,7 @@ class Rounds:
 
     async def _results(self, calls: Sequence[ToolCall], visit: Visit) -> list[Message]:
         """What the tools return, in the order of the calls, whatever the order in which they end."""
+        parts = [str(visit.next_part()) for _ in calls]
         results = [f"error: not called: one answer may ask for at most {MOST_CALLS} calls"] * len(calls)
         failures: list[Exception] = []
         units = CapacityLimiter(AT_ONCE)
@@ -80,7 +82,7 @@ class Rounds:
             async def run(place: int, call: ToolCall) -> None:
                 async with units:
                     try:
-                        results[place] = await self._result(call, visit)
+                        results[place] = await self._known_result(call, visit.part("tool", parts[place]))
                     except Exception as error:
                         failures.append(error)
                         tg.cancel_scope.cancel()
@@ -90,6 +92,20 @@ class Rounds:
         if failures:
             raise failures[0]
         return [Message("tool", text, tool_call_id=call.id) for call, text in zip(calls, results, strict=True)]
+
+    async def _known_result(self, call: ToolCall, visit: Part) -> str:
+        """What the model is told of one call, which is not made again if an earlier run has made it."""
+        page = visit.page
+        if page is None:
+            return await self._result(call, visit)
+        asked = [call.name, call.arguments]
+        found = cast("list[object] | None", page.find("tool", visit.path))
+        if found is not None and found[0] == asked:
+            charge_again(visit.item.frame, page, found[2])
+            return cast(str, found[1])
+        result = await self._result(call, visit)
+        page.write("tool", visit.path, [asked, result, visit.used.stored()])
+        return result
 
     async def _result(self, call: ToolCall, visit: Visit) -> str:
         """What the model is told of one call. Raises what ends the visit."""

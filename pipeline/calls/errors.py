@@ -47,6 +47,7 @@ class CallError(ItemError):
         )
         self.fault: FaultClass = fault
         self.stops_run = fault == "stop"
+        self.parks = fault == "park"
         self.retry_after = retry_after  #: seconds the server asked us to wait
         self.usage = usage or Usage(requests=1)  #: of the attempt that failed
         self.cost = cost
@@ -65,6 +66,6 @@ class CallError(ItemError):
 
     def stop_run(self, why: str) -> None:
         """Make this the error of every call to come."""
-        self.fault, self.stops_run, self.retryable = "stop", True, False
+        self.fault, self.stops_run, self.parks, self.retryable = "stop", True, False, False
         self.message = f"{why}: {self.message}"
         self.args = (self.message,)

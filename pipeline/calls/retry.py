@@ -71,7 +71,7 @@ class Retry:
             raise error.after(made)
         asked = error.retry_after or 0.0
         if asked > self.wait_max:
-            error.fault = "park"
+            error.fault, error.parks = "park", True
             raise error.after(made, f"the server asks to wait {asked:g} s, more than {self.wait_max:g} s")
         wait = asked + self.backoff(request.identity, attempt)
         deadline = request.visit.deadline

@@ -15,7 +15,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeAlias, cast, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, cast, runtime_checkable
 
 from pipeline.core.arity import accepts
 from pipeline.core.codec import encode
@@ -27,6 +27,7 @@ from pipeline.core.mutation import watched
 from pipeline.core.names import Fields
 from pipeline.core.placing import Place, placing_problems, runner_of
 from pipeline.core.ports import Reply, Resource
+from pipeline.core.replay import charged_apart, keep, recalled
 from pipeline.core.stage import OnError, Template
 from pipeline.core.state import ConversationState, Message
 from pipeline.core.templates import Template as PromptTemplate
@@ -36,6 +37,9 @@ from pipeline.core.visit import Visit, template_names
 if TYPE_CHECKING:
     from pipeline.core.scope import Scope
     from pipeline.core.workers import Worker
+
+#: the kind under which a journal has the answers of agents
+KEPT = "value"
 
 #: slots of an agent that does not say
 AGENT_CONCURRENCY = 16
@@ -93,11 +97,14 @@ def stage_of_agent(
     output_key: str | None = None,
     cpu: bool = False,
     timeout: float | None = None,
+    pure: bool = False,
 ) -> AgentStage:
     """Make the stage of `agent`: an object of the `Agent` shape, or a function of that shape.
 
     A blocking one runs in worker threads, with `cpu` in worker processes, to which the agent itself travels by pickle.
-    A visit that takes longer than `timeout` seconds fails as `VisitTimeout`; see `stages.map`.
+    A visit that takes longer than `timeout` seconds fails as `VisitTimeout`; see `stages.map`. In a run with a journal
+    its answers are kept, and what was used for them, unless it is `pure` or they are no plain JSON; then it is asked
+    again in a resume.
     """
     if not is_agent(agent):
         what = getattr(agent, "__name__", type(agent).__name__)
@@ -108,7 +115,7 @@ def stage_of_agent(
     own_name = getattr(agent, "name", None) if process is not agent else getattr(agent, "__name__", None)
     stage = name or str(own_name)
     template = None if prompt is None else read_template(stage, "prompt", prompt)
-    return AgentStage(stage, concurrency, on_error, agent, template, output_key, cpu=cpu, timeout=timeout)
+    return AgentStage(stage, concurrency, on_error, agent, template, output_key, cpu=cpu, timeout=timeout, pure=pure)
 
 
 @dataclass(frozen=True)
@@ -123,6 +130,7 @@ class AgentStage(LeafStage):
     output_key: str | None = None  #: None: the stage's name
     cpu: bool = field(default=False, kw_only=True)
     timeout: float | None = field(default=None, kw_only=True)
+    pure: bool = field(default=False, kw_only=True)  #: its answers are not kept, because all they cost are calls
 
     @property
     def calls(self) -> bool:
@@ -167,7 +175,21 @@ class AgentStage(LeafStage):
             answer = function(*args)
             return self.answered(item, prompt, await answer if inspect.isawaitable(answer) else answer)
 
-        return process
+        async def process_once(item: Item, worker: Worker) -> Visited:
+            page = item.frame.root.page
+            prompt, visit = self.prompt_for(item), Visit(worker, item)
+            path = (*item.frame.path(), self.name)
+            if page is not None and (found := page.find(KEPT, path)) is not None:
+                return self._go_on(item, prompt, Said.of_json(recalled(item.frame, page, found)))
+            args = (prompt, item.state, visit) if with_visit else (prompt, item.state)
+            with charged_apart(item.frame) as used:
+                answer = function(*args)
+                said = self._said(await answer if inspect.isawaitable(answer) else answer)
+                if page is not None:
+                    keep(page, KEPT, path, said.as_json(), used, visit.remark)
+            return self._go_on(item, prompt, said)
+
+        return process if self.pure or scope.machine.journal is None else process_once
 
     def prompt_for(self, item: Item) -> str:
         """The prompt that this agent is given for `item`."""
@@ -189,12 +211,36 @@ class AgentStage(LeafStage):
 
     def answered(self, item: Item, prompt: str, answer: object) -> Visited:
         """The item that goes on with `answer` as this stage's output, question and answer added to the conversation."""
+        return self._go_on(item, prompt, self._said(answer))
+
+    def _said(self, answer: object) -> Said:
         value, text = read_answer(answer)
         if value is None:
             raise ItemError(f"agent {self.name!r} returned None; it has to return text, a reply or a value")
+        return Said(value, text, _between(answer))
+
+    def _go_on(self, item: Item, prompt: str, said: Said) -> Item:
         question = (Message("user", prompt),) if prompt else ()
-        state = item.state.add_messages((*question, *_between(answer), Message("assistant", text, self.name)))
-        return Item(value, state.add_output(self.output_key or self.name, value), item.frame, item.missing)
+        state = item.state.add_messages((*question, *said.between, Message("assistant", said.text, self.name)))
+        return Item(said.value, state.add_output(self.output_key or self.name, said.value), item.frame, item.missing)
+
+
+class Said(NamedTuple):
+    """What an agent has answered: its output, the text of its message, and what was said before that."""
+
+    value: object
+    text: str
+    between: tuple[Message, ...]
+
+    def as_json(self) -> list[object]:
+        """What `of_json` reads."""
+        return [self.value, self.text, [message.as_json() for message in self.between]]
+
+    @classmethod
+    def of_json(cls, written: object) -> Said:
+        """Read what `as_json` gave."""
+        value, text, between = cast("tuple[object, str, list[object]]", written)
+        return cls(value, text, tuple(Message.of_json(each) for each in between))
 
 
 def read_answer(answer: object) -> tuple[object, str]:

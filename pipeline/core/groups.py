@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import anyio
 from anyio import CancelScope
 
+from pipeline.core.decided import KIND, OPEN, Decision, End, How, Replay, replay_of
 from pipeline.core.errors import Failure, ItemError
 from pipeline.core.item import Frame, Item, Missing, Outcome
 from pipeline.core.joins import Tally, ask, decide, decide_late
@@ -36,11 +37,14 @@ class Group:
 
     What can change: `members` and `complete` while the fan-out is being made, `outcomes`, `used`, `closed`, `scope`
     (whoever is still sending members out). Slots are in declaration order, whatever the timing.
+
+    With a journal, a decision that could be another one the next time is written, and taken from there in a replay.
     """
 
     __slots__ = (
         "closed", "complete", "cut", "failed", "item", "joined", "joiner", "members",
-        "ok", "outcomes", "pulling", "room", "scope", "shortened", "skipped", "started", "used",
+        "ok", "outcomes", "page", "pulling", "replay", "room", "scope", "shortened", "skipped", "spent", "started",
+        "used",
     )  # fmt: skip
 
     def __init__(self, joiner: Joiner, item: Item) -> None:
@@ -59,6 +63,11 @@ class Group:
         self.scope: CancelScope | None = None
         self.pulling: CancelScope | None = None  #: the wait for the next member, of a fan-out that iterates
         self.room: anyio.Event | None = None  #: set when a member resolves, for a fan-out that waits for room
+        self.page = item.frame.root.page
+        self.replay: Replay | None = None  #: how it was decided in an earlier run
+        self.spent: dict[str, object] = {}  #: with a journal, what those used that did not end well
+        if self.page is not None:
+            self.replay = replay_of(self.page, self.path)
         item.frame.inner = self
         joiner.opened(self)
 
@@ -74,14 +83,43 @@ class Group:
         return False
 
     @property
+    def path(self) -> tuple[str, ...]:
+        """Where its decision stands in the journal."""
+        return (*self.item.frame.path(), self.label)
+
+    @property
     def open_members(self) -> int:
         return len(self.members) - len(self.outcomes)
+
+    @property
+    def at_work(self) -> int:
+        """Members that have not ended, and may."""
+        return self.open_members - (0 if self.replay is None else self.replay.unstarted)
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no other member, whose timing could matter."""
+        return len(self.members) <= 1
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether a member was not tried to its end, so that nothing is known of it."""
+        return any(outcome.status == "cancelled" for outcome in self.outcomes.values())
+
+    @property
+    def past(self) -> int:
+        """How many members have ended well and been forgotten; their slots are the first numbers."""
+        return 0
 
     def add(self, slot: str, names: Mapping[str, object] | None = None) -> Frame:
         """Add a member. Its frame is to be sent out on an item, or retired; added too late, it is revoked already."""
         frame = Frame(self, slot, self.item.frame, names)
         frame.revoked = self.closed
         self.members[slot] = frame
+        if self.replay is not None and not self.closed:
+            outcome = self.replay.added(frame)
+            if outcome is not None:
+                self._note(frame, outcome)
         return frame
 
     def finish_adding(self) -> None:
@@ -93,13 +131,21 @@ class Group:
         """The first visit of a member starts the group's clock."""
         if not self.started:
             self.started = True
-            if not self.closed:
+            if not self.closed and self.replay is None:
                 self.joiner.start_clock(self)
 
     def resolved(self, frame: Frame, outcome: Outcome) -> None:
         if self.closed:
             return
+        if self.replay is not None:
+            self.replay.ended(frame.slot, outcome)
+        self._note(frame, outcome)
+        self._judge()
+
+    def _note(self, frame: Frame, outcome: Outcome) -> None:
         self.outcomes[frame.slot] = outcome
+        if self.page is not None and outcome.status not in ("ok", "partial"):
+            self.spent[frame.slot] = None if outcome.status == "cancelled" else frame.account.stored()
         self.count(frame, outcome)
         match outcome.status:
             case "ok" | "partial":
@@ -112,7 +158,6 @@ class Group:
         self.noted(outcome)
         if self.room is not None:
             self.room.set()
-        self._judge()
 
     def count(self, frame: Frame, outcome: Outcome) -> None:
         """Count what a member has used that ended. One that was cut short is no part of what the group decides."""
@@ -134,10 +179,26 @@ class Group:
 
     def fail(self, failure: Failure) -> None:
         """End the group because its fan-out failed."""
-        if not self.closed:
-            self._shut()
-            self.used.hand_over(self.item.frame.account)
-            self.joiner.reject(self, failure)
+        if self.closed:
+            return
+        if self.replay is not None and self.replay.covers(self.members, complete=self.complete):
+            self._judge()  # that is known; what has been decided is waited for
+            return
+        self._keep("rejected", Joined("failed", late=False, failure=failure))
+        self._reject(failure)
+
+    def _reject(self, failure: Failure) -> None:
+        self._shut()
+        self.used.hand_over(self.item.frame.account)
+        self.joiner.reject(self, failure)
+
+    async def wait_as_before(self) -> None:
+        """Wait until it is closed, when an earlier run added no further member before it was; else return at once."""
+        replay = self.replay
+        if replay is None or replay.decision.complete or not replay.has_all(self.members):
+            return
+        self._judge()
+        await anyio.sleep_forever()  # whoever closes it cancels that
 
     def revoke(self) -> None:
         """Close without a result. The frame of the item that entered is retired by who revoked it."""
@@ -165,6 +226,8 @@ class Group:
         for slot in self.members:
             if slot in self.outcomes:
                 status, item, failure = self.outcomes[slot]
+                if status == "cancelled" and self.page is not None:
+                    continue  # it was not tried, so nothing is known of it yet
                 value = item.value if item is not None and status in ("ok", "partial") else None
                 reason = "" if status in ("ok", "partial", "skipped") else failure.message if failure else status
                 ended[slot] = Ended(status, value, reason)
@@ -201,6 +264,9 @@ class Group:
     def _judge(self) -> None:
         if self.closed:
             return
+        if self.replay is not None:
+            self._judge_as_before(self.replay)
+            return
         join = self.joiner.rules.join
         if join.function is not None:
             if self.outcomes or (self.complete and not self.members):  # it judges what has ended
@@ -209,6 +275,46 @@ class Group:
         verdict = decide(join, self.tally())
         if verdict is not None:
             self._close(Joined(verdict, late=False))
+
+    def _judge_as_before(self, replay: Replay) -> None:
+        """Close as it was closed before, when everything has happened that had happened by then."""
+        if replay.broken is not None:
+            self._close(Joined("failed", late=False, failure=replay.broken.failure))
+            return
+        if not replay.is_due(self.members, complete=self.complete):
+            return
+        decision = replay.decision
+        if decision.how == "rejected" and decision.failure is not None:
+            self._reject(decision.failure)
+        else:
+            self._close(Joined(decision.verdict, decision.late, decision.failure))
+
+    def _keep(self, how: How, joined: Joined) -> Joined:
+        """Write how the group is decided, if a replay could decide otherwise."""
+        page = self.page
+        known = self.replay is not None and self.replay.broken is None
+        if page is None or known or not self._depends(how, joined):
+            return joined
+        if joined.verdict == "failed" and joined.failure is None:
+            joined = joined._replace(failure=self.joiner.why(self, joined))
+        ends = {slot: self._end_of(slot) for slot in self.members}
+        decision = Decision(how, joined.verdict, joined.late, self.complete, joined.failure, ends, self.past)
+        page.write(KIND, self.path, decision.as_json())
+        return joined
+
+    def _depends(self, how: How, joined: Joined) -> bool:
+        """Whether anything of the decision is a matter of timing, or of what a function says."""
+        rules = self.joiner.rules
+        if self.joiner.leaves_open(self, joined.verdict):
+            return False
+        if rules.timeout is not None or rules.join.function is not None or self.open_members or not self.complete:
+            return True
+        timed = how == "rejected" or joined.verdict == "failed" or rules.join.rule == "first"
+        return timed and not self.alone
+
+    def _end_of(self, slot: str) -> End:
+        outcome = self.outcomes.get(slot)
+        return OPEN if outcome is None else End(outcome.status, outcome.failure, self.spent.get(slot))
 
     def _ask(self, *, late: bool) -> None:
         """Close if the join's own function decides, or fails to."""
@@ -219,10 +325,13 @@ class Group:
             return
         if verdict is not None:
             self._close(Joined(verdict, late))
+        elif self.cut and self.complete and not self.open_members:  # those that were cut short would have decided
+            self._close(Joined("failed", late))
 
     def _close(self, joined: Joined) -> None:
-        if self.cut and self.open_members and not joined.late and joined.verdict != "ok":
+        if self.cut and self.at_work and not joined.late and joined.verdict != "ok":
             return  # nothing comes of it in this run, so let the calls of the others come to their end
+        joined = self._keep("joined", joined)
         self.joined = joined
         if joined.verdict == "partial":
             self._name_the_rest()

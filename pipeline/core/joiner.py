@@ -18,6 +18,7 @@ from pipeline.core.errors import Failure, ItemError, is_bug
 from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Item, Outcome
 from pipeline.core.joins import Join, OnTimeout
+from pipeline.core.members import Verdict
 from pipeline.core.streams import Outbox, hand_over
 
 
@@ -104,13 +105,11 @@ class Joiner:
     def decided(self, group: Group, joined: Joined) -> None:
         if self._tell is not None:
             self._tell(group, joined)
-        cut_short = any(outcome.status == "cancelled" for outcome in group.outcomes.values())
-        unknown = group.shortened and not self.rules.join.leaves_members
-        if unknown or (cut_short and joined.verdict != "ok"):  # by a drain: what is missing was not tried
+        if self.leaves_open(group, joined.verdict):
             group.item.frame.resolve(Outcome("cancelled", group.item))
             return
         if joined.verdict == "failed":
-            self.reject(group, self._failure(group, joined))
+            self.reject(group, self.why(group, joined))
             return
         try:
             item = self._combine(group, joined)
@@ -124,6 +123,10 @@ class Joiner:
         else:
             self.emit(item)
 
+    def leaves_open(self, group: Group, verdict: Verdict) -> bool:
+        """Whether a drain has cut the group short, so that nothing is known of what was not tried."""
+        return (group.shortened and not self.rules.join.leaves_members) or (group.cut_short and verdict != "ok")
+
     def reject(self, group: Group, failure: Failure) -> None:
         """Fail the item that entered; what members had finished stays in its record."""
         done = group.finished()
@@ -135,7 +138,8 @@ class Joiner:
         self._ready.append(item)
         self._changed.set()
 
-    def _failure(self, group: Group, joined: Joined) -> Failure:
+    def why(self, group: Group, joined: Joined) -> Failure:
+        """Why a group failed."""
         join, tally = self.rules.join, group.tally()
         if joined.failure is not None:
             return joined.failure

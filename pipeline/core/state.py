@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 
@@ -30,6 +30,19 @@ class Message:
     name: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()  #: of an assistant
     tool_call_id: str | None = None  #: of a tool's answer: which call it answers
+
+    def as_json(self) -> dict[str, object]:
+        """All of it as plain JSON, which `of_json` reads."""
+        calls = [[call.id, call.name, call.arguments] for call in self.tool_calls]
+        told = {"role": self.role, "content": self.content, "name": self.name, "tool_call_id": self.tool_call_id}
+        return {**told, "tool_calls": calls}
+
+    @classmethod
+    def of_json(cls, written: object) -> Message:
+        """Read what `as_json` gave."""
+        told = cast("Mapping[str, Any]", written)
+        calls = tuple(ToolCall(*call) for call in told["tool_calls"])
+        return cls(told["role"], told["content"], told["name"], calls, told["tool_call_id"])
 
 
 class Outputs(Mapping[str, object]):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import astuple, dataclass
+from typing import Final, Self, cast
 
 from pipeline.core.purse import PICOS, picos
 
@@ -97,6 +97,21 @@ class Account:
         to._priced = to._priced and self._priced
         to._sources = to._sources | self._sources
         self.usage, self._picos, self._priced, self._sources = NO_USAGE, 0, True, frozenset()
+
+    def stored(self) -> list[object] | None:
+        """All of it as JSON, to be `restored`; None when there is nothing."""
+        if self.usage is NO_USAGE and not self._sources:
+            return None
+        return [list(astuple(self.usage)), self._picos, self._priced, sorted(self._sources)]
+
+    @classmethod
+    def restored(cls, stored: object) -> Self:
+        """The account of which `stored` was made."""
+        counts, money, priced, sources = cast("tuple[list[int], int, bool, list[str]]", stored)
+        account = cls()
+        account.usage = Usage(*counts[:-1], estimated=bool(counts[-1]))
+        account._picos, account._priced, account._sources = money, priced, frozenset(sources)
+        return account
 
     def share(self, place: int, count: int) -> Account:
         """Part number `place` of `count` equal ones, whose sum is the whole: remainders go to the first parts."""

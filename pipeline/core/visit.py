@@ -20,7 +20,7 @@ from pipeline.core.ports import Hold, OpenModel, Page, Reply, Resource
 from pipeline.core.purse import Purse
 from pipeline.core.state import Message
 from pipeline.core.threads import Threads
-from pipeline.core.usage import Cost, Usage
+from pipeline.core.usage import Account, Cost, Usage
 
 if TYPE_CHECKING:
     from pipeline.core.workers import Worker
@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 class Visit:
     """An item in the hands of a stage. Satisfies `ports.Visit`."""
 
-    __slots__ = ("_calls", "_ordinal", "_regaining", "_sleeping", "_worker", "item")
+    __slots__ = ("_calls", "_ordinal", "_parts", "_regaining", "_sleeping", "_worker", "item")
 
     def __init__(self, worker: Worker, item: Item) -> None:
         self._worker = worker
         self._ordinal = 0
+        self._parts = 0
         self._calls = 0  #: model calls in flight
         self._sleeping = 0  #: those of them that wait between attempts
         self._regaining: Signal | None = None
@@ -170,14 +171,31 @@ class Visit:
             await self._regain()
         self.admit_call()
 
+    def next_part(self) -> int:
+        """Count the parts of this visit: 0 for the first."""
+        part = self._parts
+        self._parts = part + 1
+        return part
+
+    def part(self, *steps: str) -> Part:
+        """Something that goes on beside other parts of this visit: its calls are counted apart, below `steps`, so that
+        what identifies them does not depend on which part was faster."""
+        return Part(self, steps)
+
     async def call(self, model: Resource[OpenModel], messages: Sequence[Message], **params: object) -> Reply:
         """Ask `model` through its full call stack. The stage that calls names the model among its `resources()`."""
+        return await self._call_for(self, model, messages, params)
+
+    async def _call_for(
+        self, visit: Visit, model: Resource[OpenModel], messages: Sequence[Message], params: Mapping[str, object]
+    ) -> Reply:
+        """Let `visit`, which is this one or a part of it, ask `model`."""
         opened = self._worker.crew.scope.resource(model)
         await self._regain()
         self._calls += 1
         try:
             with self.waiting(Answer(str(getattr(model, "name", type(model).__name__)))):
-                return await opened.call(self, messages, **params)
+                return await opened.call(visit, messages, **params)
         finally:
             self._calls -= 1
             if 0 < self._calls <= self._sleeping and not self._worker.lent:  # the others had kept it for this one
@@ -208,6 +226,40 @@ class Visit:
             finally:
                 self._regaining.set()
                 self._regaining = None
+
+
+class Part(Visit):
+    """A part of a visit, with paths and an account of its own. What can change beyond a visit's: `used`."""
+
+    __slots__ = ("_steps", "_whole", "used")
+
+    def __init__(self, whole: Visit, steps: tuple[str, ...]) -> None:
+        super().__init__(whole._worker, whole.item)
+        self._whole = whole
+        self._steps = steps
+        self.used = Account()  #: by this part, and charged to the whole as well
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        return (*self._whole.path, *self._steps)
+
+    def recall(self, usage: Usage, cost: Cost | None) -> None:
+        self.used.charge(usage, cost)
+        self._whole.recall(usage, cost)
+
+    def charge(self, usage: Usage, cost: Cost | None) -> None:
+        self.used.charge(usage, cost)
+        self._whole.charge(usage, cost)
+
+    @asynccontextmanager
+    async def without_slot(self) -> AsyncGenerator[None]:
+        async with self._whole.without_slot():
+            yield
+
+    async def _call_for(
+        self, visit: Visit, model: Resource[OpenModel], messages: Sequence[Message], params: Mapping[str, object]
+    ) -> Reply:
+        return await self._whole._call_for(visit, model, messages, params)
 
 
 def template_names(item: Item) -> dict[str, object]:
