@@ -284,7 +284,7 @@ class BatchStage(Composite):
 async def weight_of(weight: Weight, item: Item, stage: str) -> float:
     """What an item weighs. Raises `ItemError` for what is no weight."""
     is_expression = isinstance(weight, Expression)
-    found = weight.evaluate(template_names(item)) if is_expression else await ask(weight, item, stage)
+    found = weight.evaluate(template_names(item)) if is_expression else await ask(weight, item, stage, "weight")
     if not isinstance(found, int | float) or isinstance(found, bool) or not 0 <= found < math.inf:
         text = f"the weight of an item in {stage!r} has to be a number of at least 0, got {found!r:.60}"
         raise ItemError(text, type="BadWeight")

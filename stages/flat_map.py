@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar, cast
 
@@ -15,7 +16,7 @@ from pipeline.core.decisions import decision_problems, read_decision
 from pipeline.core.errors import CallsClosed, InvariantError, Problem, Skip
 from pipeline.core.flat import FlatGroup
 from pipeline.core.item import Item
-from pipeline.core.iteration import each_of, resolved
+from pipeline.core.splitting import parts_of
 from pipeline.core.stage import Stage, Template
 from pipeline.core.streams import Inbox, Outbox, hand_over
 from pipeline.core.templates import Expression
@@ -24,7 +25,7 @@ from pipeline.core.words import Field, Word
 from stages.function import OUTPUT, Function, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncGenerator, Mapping
 
     from pipeline.core.machine import Machine
     from pipeline.core.scope import Scope
@@ -119,13 +120,14 @@ class FlatMapStage(Stage):
     async def _expand(self, group: FlatGroup, outbox: Outbox, machine: Machine) -> int:
         """Send the children out, and return how many there were."""
         item = group.item
-        result: object = None
+        opened: AsyncGenerator[object] | None = None
         with anyio.CancelScope() as group.pulling:
-            result = await resolved(self._result(item))
-        if group.closed:  # its root ended early, perhaps while the function was waited for
+            pure = isinstance(self.function, Expression)
+            opened = await parts_of(partial(self._result, item), item, self.name, self.name, pure=pure)
+        if group.closed or opened is None:  # its root ended early, perhaps while the function was waited for
             return 0
         group.pulling = None
-        async with aclosing(each_of(result, self.name)) as parts:
+        async with aclosing(opened) as parts:
             pulled: tuple[object, ...] | None = ()
             while not group.closed and (pulled := await machine.pulls.next(parts, group)):
                 await self._make_room(group)

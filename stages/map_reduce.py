@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Never, TypeAlias, cast
 
 import anyio
@@ -20,8 +21,9 @@ from pipeline.core.decisions import decision_problems, read_decision, whole
 from pipeline.core.errors import DefinitionError, ItemError, Problem, is_bug
 from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Frame, Item, Missing, Outcome
-from pipeline.core.iteration import CUT, each_of, resolved
+from pipeline.core.iteration import CUT
 from pipeline.core.names import Fields, unknown_names
+from pipeline.core.splitting import parts_of
 from pipeline.core.stage import Body, OnError, Stage, Template, as_stage
 from pipeline.core.templates import Expression
 from pipeline.core.words import Field, Word
@@ -50,7 +52,16 @@ class Folding(Group):
     @property
     def full(self) -> bool:
         """As many parts as may be are out, or wait for those before them."""
-        return self.added - self.folded >= self.stage.max_open
+        out = self.added - self.folded if self.replay is None else self.at_work
+        return out >= self.stage.max_open
+
+    @property
+    def alone(self) -> bool:
+        return self.added <= 1
+
+    @property
+    def past(self) -> int:
+        return self.folded
 
     def next_part(self, part: object) -> Frame:
         frame = self.add(str(self.added), {"part": part})
@@ -67,7 +78,8 @@ class Folding(Group):
         except Exception as error:
             if is_bug(error):
                 raise
-            self.run.fail(self.item, error)
+            if self.replay is None:  # else it is part of what was decided
+                self.run.fail(self.item, error)
 
     def _fold(self) -> None:
         """Fold in what has ended, up to the first part that has not; one that failed stays, to end the group."""
@@ -142,12 +154,14 @@ class MapReduceStage(Composite):
 
     async def _send_parts(self, group: Folding, run: CompositeRun) -> None:
         try:
-            result = await resolved(split_of(self.split, group.item))
-            async with aclosing(each_of(result, "split")) as parts:
+            give, pure = partial(split_of, self.split, group.item), isinstance(self.split, Expression)
+            async with aclosing(await parts_of(give, group.item, self.name, "split", pure=pure)) as parts:
+                await group.wait_as_before()
                 while pulled := await run.scope.machine.pulls.next(parts, group):
                     await self._send_part(group, run, pulled[0])
                     if group.closed:
                         return
+                    await group.wait_as_before()
         except Exception as error:
             if is_bug(error):
                 raise

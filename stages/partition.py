@@ -167,7 +167,7 @@ class PartitionStage(Composite):
 
 async def key_of(key: Key, item: Item, stage: str) -> Hashable:
     """What `key` says of an item. Raises `ItemError` for what cannot be a key."""
-    found = key.evaluate(template_names(item)) if isinstance(key, Expression) else await ask(key, item, stage)
+    found = key.evaluate(template_names(item)) if isinstance(key, Expression) else await ask(key, item, stage, "key")
     try:
         hash(found)
     except TypeError:

@@ -6,9 +6,10 @@ that list.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import anyio
@@ -18,10 +19,11 @@ from pipeline.core.decisions import decision_problems, read_decision, whole
 from pipeline.core.errors import Failure, ItemError, Problem, is_bug
 from pipeline.core.groups import Group, Joined
 from pipeline.core.item import Item
-from pipeline.core.iteration import CUT, each_of, resolved
+from pipeline.core.iteration import CUT
 from pipeline.core.joiner import Rules
 from pipeline.core.joins import Join, JoinLike, OnTimeout, join_problems
 from pipeline.core.names import Fields
+from pipeline.core.splitting import parts_of
 from pipeline.core.stage import Body, OnError, Stage, Template, as_stage
 from pipeline.core.streams import Inbox, Outbox
 from pipeline.core.templates import Expression
@@ -118,8 +120,8 @@ class ChildrenStage(Composite):
         options = self.options
         truncated = False
         try:
-            result = await resolved(split_of(options.split, group.item))
-            async with aclosing(each_of(result, "split")) as parts:
+            async with aclosing(await self._parts(group.item)) as parts:
+                await group.wait_as_before()
                 while pulled := await run.scope.machine.pulls.next(parts, group):
                     if group.closed:
                         return
@@ -127,6 +129,7 @@ class ChildrenStage(Composite):
                         truncated = True
                         break
                     await self._send_child(group, run, pulled[0])
+                    await group.wait_as_before()
         except Exception as error:
             if is_bug(error):
                 raise
@@ -146,9 +149,14 @@ class ChildrenStage(Composite):
             group.lack("rest", CUT)
         group.finish_adding()
 
+    async def _parts(self, item: Item) -> AsyncGenerator[object]:
+        split = self.options.split
+        give = partial(split_of, split, item)
+        return await parts_of(give, item, self.name, "split", pure=isinstance(split, Expression))
+
     async def _send_child(self, group: Group, run: CompositeRun, part: object) -> None:
         most = self.options.max_open
-        while most is not None and group.open_members >= most and not group.closed:
+        while most is not None and group.at_work >= most and not group.closed:
             group.room = anyio.Event()
             await group.room.wait()
         if group.closed:  # its credit may be gone, so nothing of it may come to life any more
