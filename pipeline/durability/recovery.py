@@ -17,6 +17,7 @@ from anyio import to_thread
 from pipeline.core.codec import encode
 from pipeline.core.pipeline import Pipeline
 from pipeline.core.purse import PICOS
+from pipeline.core.recovered import Recovered
 from pipeline.durability import schema
 from pipeline.durability.changes import Change, differences
 from pipeline.durability.fingerprint import Fingerprint
@@ -24,7 +25,6 @@ from pipeline.durability.given import given, given_before, refuse, row_of
 from pipeline.durability.input import InputChange, examine
 from pipeline.durability.marks import left
 from pipeline.durability.poison import blamed, poisoned
-from pipeline.durability.recovered import Recovered
 from pipeline.durability.reopening import AS_IT_IS, Again, Reopen, changed, failed_again, redone_from, withdrawn
 from pipeline.durability.spending import Attempt, Means, calls_in_flight, in_flight
 from pipeline.durability.store import Store

@@ -17,7 +17,7 @@ def pipe() -> Pipeline:
     review = parallel("review", facts=map(same, name="check") | map(same, name="fix"), style=map(same, name="polish"))
     again = loop(map(same, name="draft") | map(same, name="judge"), until=bool, max_rounds=3, name="again")
     dig = scatter("dig", split=same, each=map(same, name="worker"), gather=map(same, name="sum"))
-    kind = route("kind", str, {"code": map(same, name="coder")}, default=map(same, name="writer"))
+    kind = route({"code": map(same, name="coder")}, by=str, default=map(same, name="writer"), name="kind")
     return Pipeline(map(same, name="plan") | dig | review | kind | again | map(same, name="last"))
 
 
@@ -50,7 +50,7 @@ def test_of_a_stage_in_a_branch_the_other_branches_do_not() -> None:
     assert not after.has(("review", "facts", "check"), "call")
     assert not after.has(("review", "style", "polish"), "call")
     assert after.has(("review",), "join")
-    assert after.has(("kind_label",), "label")
+    assert after.has(("kind_by",), "label")
     assert after.has(("kind", "code", "coder"), "call")
 
 
@@ -86,6 +86,6 @@ def test_what_depends_on_one_of_two_stages() -> None:
 @pytest.mark.parametrize("name", ["coder", "writer"])
 def test_of_a_stage_in_a_case_the_label_does_not(name: str) -> None:
     after = found(name)
-    assert not after.has(("kind_label",), "label")
+    assert not after.has(("kind_by",), "label")
     assert not after.has(("kind",), "label")
     assert after.has(("again", "1", "draft"), "call")
