@@ -118,6 +118,7 @@ class Machine:
         """Let `journal` have what happens, and start from what earlier runs have spent."""
         self.journal = journal
         journal.trouble = self.journal_failed
+        self.results.recover(journal)
         for purse in self.purses[:1] if self.pipeline.budget is not None else ():
             purse.move(spent=journal.spent)
 
@@ -194,6 +195,7 @@ class Machine:
 
     async def leave(self) -> None:
         """The host leaves its block: finish what only has to be let go of, or abort what is still going on."""
+        self.results.confirm()
         if self.source_ended and not self.window.roots:
             self.drain("items")
             await self.over.wait()

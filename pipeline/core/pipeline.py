@@ -122,38 +122,43 @@ class Pipeline:
     async def run(
         self,
         source: SourceLike,
-        sink: Sink | Resource[Sink],
+        sink: Sink | Resource[Sink] | None = None,
         *,
         watch: Callable[[Run], None] | None = None,
         on_event: Listener | None = None,
         limits: Limits | None = None,
         journal: Journals | None = None,
     ) -> Statistics:
-        """Run over `source` and write every record to `sink`; a root is settled when its write has returned.
+        """Run over `source` and write every record to `sink`; a root is settled when its write has returned. A journal
+        that has an output writes by itself, so there need be no sink then; one that is given hears of the records.
 
         The definition of a sink is opened for the run, after the models and before the first record is read, so that
         a run which cannot start has not touched the output.
 
         `watch` is given the run when it has started. Returns the final statistics. Raises as `open` does.
         """
-        if not isinstance(sink, Sink) and not hasattr(sink, "open"):
+        if sink is None and (journal is None or journal.output is None):
+            raise TypeError("a run writes to a sink, or has a journal with an output; give one of them")
+        if sink is not None and not isinstance(sink, Sink) and not hasattr(sink, "open"):
             what = getattr(sink, "__name__", type(sink).__name__)
             raise TypeError(f"a sink has `async def write(self, record)`, or open() that gives one; got {what}")
-        opens = () if isinstance(sink, Sink) else (sink,)
+        opens = () if sink is None or isinstance(sink, Sink) else (sink,)
         async with self._execution(
             source, intake=False, opens=opens, listener=on_event, limits=limits, journal=journal
         ) as run:
-            out = sink if isinstance(sink, Sink) else run.opened(sink)
+            out = sink if sink is None or isinstance(sink, Sink) else run.opened(sink)
             if watch is not None:
                 watch(run)
             results = run.results
+            if out is None:
+                results.forgo()
             while (delivery := await results.take()) is not None:
                 try:
-                    record = await _written(out, delivery.record)
+                    record = delivery.record if out is None else await _written(out, delivery.record)
                 except Exception:
                     await run.finish_calls()
                     raise
-                delivery.fold.delivered(delivery.frame, record)
+                results.took(delivery, record)
         return run.statistics()
 
     async def collect(
@@ -194,7 +199,7 @@ class Pipeline:
         try:
             async with AsyncExitStack() as resources:
                 if journal is not None:  # first, so that what is refused has touched nothing, and to be closed last
-                    machine.attach(await resources.enter_async_context(journal.open(self)))
+                    machine.attach(await resources.enter_async_context(journal.open(self, source)))
                 await machine.open_resources(resources, opens)
                 try:
                     async with create_task_group() as tg:

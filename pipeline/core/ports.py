@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from pipeline.core.errors import WriteError
 from pipeline.core.events import Event
 from pipeline.core.limits import Limits
 from pipeline.core.purse import Amount, Purse
 from pipeline.core.record import Input, Record, Status
+from pipeline.core.recovered import Recovered
 from pipeline.core.state import Message
 from pipeline.core.usage import Cost, Usage
 
@@ -49,6 +50,10 @@ class OpenAttempt(Protocol):
         ...
 
 
+#: instead of the number of a line: the consumer has it from an earlier run, or has it from `RunJournal.untaken`
+EARLIER: Final = -1
+
+
 class Page(Protocol):
     """What the journal holds of one root, and where more of it is written.
 
@@ -62,6 +67,10 @@ class Page(Protocol):
 
     def write(self, kind: str, path: tuple[str, ...], value: object, ordinal: int = 0) -> None:
         """Write what a replay has to know, over what was there. Queued, not waited for. Raises `NotJson`."""
+        ...
+
+    def begun(self, path: tuple[str, ...]) -> bool:
+        """Whether an earlier run wrote anything of what is below `path`, or a record of a part of the root."""
         ...
 
     async def begin_attempt(
@@ -81,16 +90,26 @@ class Page(Protocol):
         """The same page for what belongs to a part of the root whose own paths begin anew, such as a batch."""
         ...
 
-    def deliver(self, slots: tuple[str, ...], record: Record, settles: bool, done: Callable[[Record], None]) -> None:
+    def deliver(
+        self, slots: tuple[str, ...], record: Record, settles: bool, done: Callable[[Record, int], None]
+    ) -> None:
         """Write the line of a record that the root, or its part at `slots`, leaves; `settles` if the root ends by it.
 
-        When it is durable, `done` is called with the record as it was written; at once if an earlier run wrote it,
-        never when the disk fails.
+        When it is durable, `done` is called with the record as it was written and the number of its line, see
+        `RunJournal.taken`; at once, and with `EARLIER`, if an earlier run wrote it; never when the disk fails.
         """
         ...
 
     def settle(self, status: Status) -> None:
         """Write that the root has ended, with all its records. Queued, not waited for."""
+        ...
+
+    def enter(self) -> int:
+        """Note, until `leave`, that code of the user's is at work on the root: a crash meanwhile is blamed on it."""
+        ...
+
+    def leave(self, mark: int) -> None:
+        """What `enter` has noted is over."""
         ...
 
 
@@ -121,6 +140,29 @@ class RunJournal(Protocol):
         """Write that `record` is admitted; None if an earlier run did. Waits while too much waits for the disk."""
         ...
 
+    async def untaken(self, after: int) -> Sequence[tuple[int, Record]]:
+        """Records that earlier runs wrote and nobody took, with the numbers of their lines, which are above `after`:
+        the next ones, or none."""
+        ...
+
+    def taken(self, number: int) -> None:
+        """The consumer has the record of this line, and of all before it. Queued, not waited for."""
+        ...
+
+    @property
+    def recovered(self) -> Recovered | None:
+        """What earlier runs have left; None if there was none."""
+        ...
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether the run reads its source, and does not only finish some of what earlier runs have begun."""
+        ...
+
+    def follow(self, records: object) -> None:
+        """Take note of how far `records`, the source that was opened, is read, if it can tell."""
+        ...
+
     @property
     def spent(self) -> Amount:
         """What earlier runs have spent, with the most that attempts may have cost of which nobody knows."""
@@ -130,8 +172,13 @@ class RunJournal(Protocol):
 class Journals(Protocol):
     """The definition of a journal."""
 
-    def open(self, pipeline: Pipeline) -> AbstractAsyncContextManager[RunJournal]:
-        """Open it for one run of `pipeline`. Raises `JournalError`."""
+    @property
+    def output(self) -> object | None:
+        """What it writes by itself; None if nothing, so that a run needs a sink."""
+        ...
+
+    def open(self, pipeline: Pipeline, source: object) -> AbstractAsyncContextManager[RunJournal]:
+        """Open it for one run of `pipeline` over `source`. Raises `JournalError`."""
         ...
 
 

@@ -15,6 +15,7 @@ from anyio.lowlevel import checkpoint
 
 from pipeline.core.errors import InvariantError, PipelineError
 from pipeline.core.item import Frame
+from pipeline.core.ports import EARLIER, RunJournal
 from pipeline.core.record import Record, Status
 from pipeline.core.streams import BURST
 
@@ -40,11 +41,20 @@ class Yields(Protocol):
 
 
 class Delivery(NamedTuple):
-    """A record, and whom to tell when it has been taken."""
+    """A record, and whom to tell when it has been taken. `number` is that of its line in the journal, if there is
+    one."""
 
     frame: Frame
     fold: Yields
     record: Record
+    number: int = 0
+
+
+class Leftover(NamedTuple):
+    """A record that an earlier run with the journal wrote and nobody took."""
+
+    record: Record
+    number: int
 
 
 class Results:
@@ -66,6 +76,11 @@ class Results:
         self._asked = False
         self.ended = False
         self._consumed = False
+        self._journal: RunJournal | None = None
+        self._leftovers: deque[Leftover] = deque()
+        self._left = False  #: there may be more of them
+        self._last = 0  #: number of the last one that was read
+        self._handed = 0  #: number of the record that the consumer's loop is at
 
     def __len__(self) -> int:
         return len(self._ready) + self._unwritten + sum(map(len, self._held.values()))
@@ -74,6 +89,23 @@ class Results:
     def awaited(self) -> bool:
         """It is not the consumer who is waited for: he waits for the next record, or has not come for the first."""
         return self.ended or (not self._ready and (self._wake is not None or not self._asked))
+
+    # -- the journal's side -------------------------------------------------------------------------------------
+
+    def recover(self, journal: RunJournal) -> None:
+        """Let the consumer have first what earlier runs wrote and nobody took, and `journal` know what is taken."""
+        self._journal = journal
+        self._left = True
+
+    def forgo(self) -> None:
+        """Nobody wants what earlier runs wrote."""
+        self._left = False
+
+    def confirm(self) -> None:
+        """The consumer's loop is done with the record that it was given last."""
+        if self._handed and self._journal is not None:
+            self._journal.taken(self._handed)
+            self._handed = 0
 
     # -- the engine's side --------------------------------------------------------------------------------------
 
@@ -119,9 +151,9 @@ class Results:
         root.written = root.written or settles
         self._unwritten += 1
 
-        def written(record: Record) -> None:
+        def written(record: Record, number: int) -> None:
             self._unwritten -= 1
-            self._ready.append(delivery._replace(record=record))
+            self._ready.append(delivery._replace(record=record, number=number))
             if self._wake is not None:
                 self._wake.set()
 
@@ -140,8 +172,34 @@ class Results:
 
     # -- the consumer's side ------------------------------------------------------------------------------------
 
-    async def take(self) -> Delivery | None:
+    async def take(self) -> Delivery | Leftover | None:
         """Wait for the next delivery, not yet counted as taken; None when the results have ended."""
+        while self._left:
+            if self._leftovers:
+                return self._leftovers.popleft()
+            await self._read_leftovers()
+        while (delivery := await self._next()) is not None and delivery.number == EARLIER:
+            delivery.fold.delivered(delivery.frame, delivery.record)
+        return delivery
+
+    def took(self, delivery: Delivery | Leftover, record: Record) -> None:
+        """Count a delivery as taken: the consumer has `record` of it."""
+        if isinstance(delivery, Delivery):
+            delivery.fold.delivered(delivery.frame, record)
+        if delivery.number and self._journal is not None:
+            self._journal.taken(delivery.number)
+
+    async def _read_leftovers(self) -> None:
+        if self._journal is None:
+            raise InvariantError("there are leftovers of no journal")
+        found = await self._journal.untaken(self._last)
+        self._leftovers += (Leftover(record, number) for number, record in found)
+        if found:
+            self._last = found[-1][0]
+        else:
+            self._left = False
+
+    async def _next(self) -> Delivery | None:
         self._burst += 1
         if self._burst >= BURST or not self._ready:
             self._burst = 0
@@ -166,10 +224,13 @@ class Results:
         return self
 
     async def __anext__(self) -> Record:
+        self.confirm()
         delivery = await self.take()
         if delivery is None:
             raise StopAsyncIteration
-        delivery.fold.delivered(delivery.frame, delivery.record)
+        if isinstance(delivery, Delivery):
+            delivery.fold.delivered(delivery.frame, delivery.record)
+        self._handed = delivery.number
         return delivery.record
 
 

@@ -7,6 +7,7 @@ The first run with a journal makes it; the next one with the same pipeline goes 
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,24 +17,28 @@ import anyio
 import anyio.to_thread
 from anyio import create_task_group
 
-from pipeline.core.codec import encode_line
 from pipeline.core.pipeline import Pipeline
 from pipeline.core.record import Record
+from pipeline.core.refusals import Mode
+from pipeline.core.targets import label_key
+from pipeline.durability.committing import Committing
+from pipeline.durability.files import Files
 from pipeline.durability.lock import locked
+from pipeline.durability.marks import open_marks
+from pipeline.durability.output import ERRORS, OUTPUT, Outlet, Output, outlet
+from pipeline.durability.recovery import Opening, recover
+from pipeline.durability.rendering import Rendering, standard_line
+from pipeline.durability.reopening import AS_IT_IS, Reopen
+from pipeline.durability.reserve import Reserve
 from pipeline.durability.session import Session
-from pipeline.durability.store import Durability, Probe, Store
+from pipeline.durability.store import Durability, Probe, Store, silent
+from pipeline.durability.values import JSON
+from pipeline.durability.writer import failed
 
 FILE = "journal.db"
+DEAD = "errors.jsonl"
 LOCK = "lock"
-
-
-def standard_line(record: Record) -> bytes:
-    """The record as it is written to an output."""
-    return encode_line(record.standard())
-
-
-def _nowhere(point: str) -> None:
-    """Nobody strikes."""
+MARKS = "marks"
 
 
 class _Opening:
@@ -64,63 +69,95 @@ class Journal:
     """A journal in `directory`, which is made if it is not there, readable for its owner only.
 
     `durability` power survives the loss of power, process only that of the process. `render` makes the bytes of a
-    record's line. `about` is kept in a journal that is made. `probe` is for tests: it is called at each point where the
-    process may die.
+    record's line, and `output` is where they go, a path or an `Output`; without one they are only delivered. Records
+    that failed go in full to `errors`, which is `errors.jsonl` in the directory if nothing else is said. `settings`
+    decide the results beside the pipeline, such as what the input is; a change of either is refused unless
+    `accept_changes`, which goes on with what is still valid. `reopen` does again what was done. `about` is kept in a
+    journal that is made. `probe` is for tests: it is called at each point where the process may die.
     """
 
     directory: Path | str
     durability: Durability = "power"
     render: Callable[[Record], bytes] = standard_line
+    output: Output | str | os.PathLike[str] | None = None
+    errors: Output | str | os.PathLike[str] | None = None
+    settings: Mapping[str, JSON] = field(default_factory=dict[str, JSON], compare=False, repr=False)
+    accept_changes: bool = False
+    reopen: Reopen = AS_IT_IS
     about: Mapping[str, str] = field(default_factory=dict[str, str], compare=False, repr=False)
-    probe: Probe = field(default=_nowhere, compare=False, repr=False)
+    probe: Probe = field(default=silent, compare=False, repr=False)
 
-    def open(self, pipeline: Pipeline) -> AbstractAsyncContextManager[Session]:
-        """Open it for one run of `pipeline`. Raises `JournalError`, and `JournalLocked` when another process has it."""
-        return self._open(pipeline)
+    def open(self, pipeline: Pipeline, source: object = None) -> AbstractAsyncContextManager[Session]:
+        """Open it for one run of `pipeline` over `source`. Raises `JournalError`, and `JournalLocked` when another
+        process has it."""
+        return self._open(Opening(pipeline, source, self.settings, self.accept_changes, self.reopen))
 
     @asynccontextmanager
-    async def _open(self, pipeline: Pipeline) -> AsyncGenerator[Session]:
+    async def _open(self, asked: Opening) -> AsyncGenerator[Session]:
         opening = _Opening()
         async with create_task_group() as tg:
-            tg.start_soon(self._keep, opening)
+            tg.start_soon(self._keep, opening, asked)
             try:
                 await opening.over.wait()
                 if opening.session is not None:
                     yield opening.session
+                    opening.session.input_read()
             finally:
                 opening.leave()
         if opening.error is not None:
             raise opening.error
 
-    async def _keep(self, opening: _Opening) -> None:
+    async def _keep(self, opening: _Opening, asked: Opening) -> None:
         """Open it, write until whoever has it leaves, and close it.
 
         A task of its own, because a native cancellation of the host's task would leave to nobody what a thread is about
         to open; and shielded, because a run that is cancelled still has to say how its attempts have ended.
         """
         with anyio.CancelScope(shield=True):
-            await self._kept(opening)
+            await self._kept(opening, asked)
 
-    async def _kept(self, opening: _Opening) -> None:
+    async def _kept(self, opening: _Opening, asked: Opening) -> None:
         try:
             directory = Path(self.directory)
             await anyio.to_thread.run_sync(lambda: directory.mkdir(mode=0o700, parents=True, exist_ok=True))
             with locked(directory / LOCK):
                 store = await anyio.to_thread.run_sync(self._store, directory / FILE)
-                session = Session(store, self.render, self.probe)
+                output, *others = self._outlets(asked.pipeline)
+                files = Files([each for each in (output, *others) if each is not None], self.probe)
+                commits = Committing(store, files, Reserve(directory, self.probe))
+                session = Session(store, commits, Rendering(self.render, None if output is None else output.names))
                 try:
-                    await anyio.to_thread.run_sync(session.recover)
+                    await anyio.to_thread.run_sync(commits.check, output)
+                    epoch, recovered = await recover(store, asked, directory / MARKS)
+                    session.marks = await anyio.to_thread.run_sync(open_marks, directory / MARKS, epoch)
+                    await anyio.to_thread.run_sync(commits.open)
+                    await anyio.to_thread.run_sync(session.recover, epoch, recovered, asked.reopen)
                     opening.enter(session)
                     await session.writer.run()
                 finally:
+                    if session.marks is not None:
+                        session.marks.close()
+                        session.marks = None
                     await anyio.to_thread.run_sync(session.close)
         except Exception as error:
             if opening.over.is_set():
                 raise
-            opening.error = error
+            opening.error = failed(error) if isinstance(error, OSError) else error
             opening.over.set()
+
+    def _outlets(self, pipeline: Pipeline) -> tuple[Outlet | None, Outlet]:
+        """What is made of the lines, and of those of failures."""
+        label = label_key(pipeline.stage)
+        output = None if self.output is None else outlet(_as_output(self.output, "create"), OUTPUT, label)
+        errors = Path(self.directory) / DEAD if self.errors is None else self.errors
+        mode = "overwrite" if self.errors is None else "create"
+        return output, outlet(_as_output(errors, mode), ERRORS, label)
 
     def _store(self, path: Path) -> Store:
         if path.exists():
             return Store.open(path, self.durability, self.probe)
         return Store.create(path, self.durability, self.probe, self.about)
+
+
+def _as_output(said: Output | str | os.PathLike[str], mode: Mode) -> Output:
+    return said if isinstance(said, Output) else Output(said, mode)

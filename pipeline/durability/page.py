@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from pipeline.core.codec import decode, encode
 from pipeline.core.errors import CallsClosed
-from pipeline.core.ports import AttemptEnd
+from pipeline.core.ports import EARLIER, AttemptEnd
 from pipeline.core.purse import Amount
 from pipeline.core.record import Record, Status, usage_json
 from pipeline.core.usage import Cost, Usage
 from pipeline.durability import schema
+from pipeline.durability.letters import Place
 from pipeline.durability.schema import Row
 
 if TYPE_CHECKING:
@@ -50,6 +51,10 @@ class Page:
         values = (self.seq, self._text(path), kind, ordinal, encode(value))
         self._session.writer.queue(Row(schema.FACT, values))
 
+    def begun(self, path: tuple[str, ...]) -> bool:
+        below = self._text(path)[:-1] + ","
+        return bool(self.lines) or any(name.startswith(below) for name, _, _ in self._past)
+
     async def begin_attempt(
         self, path: tuple[str, ...], ordinal: int, number: int, model: str, reserved: Amount | None
     ) -> OpenAttempt:
@@ -75,18 +80,33 @@ class Page:
     def under(self, *prefix: str) -> Page:
         return Page(self._session, self.seq, self._past, self.lines, (*self._prefix, *prefix))
 
-    def deliver(self, slots: tuple[str, ...], record: Record, settles: bool, done: Callable[[Record], None]) -> None:
+    def deliver(
+        self, slots: tuple[str, ...], record: Record, settles: bool, done: Callable[[Record, int], None]
+    ) -> None:
         """Write the record's line, and call `done` with the record as it was written when that is durable. A line that
         was written by an earlier run is not written again."""
         part = self._text(slots) if slots or self._prefix else ""
         if part in self.lines:
-            done(record)
+            if settles:  # the line was there before that was known
+                self.settle(record.status)
+            done(record, EARLIER)
         else:
-            self._session.deliver(self.seq, part, record, settles, done)
+            place = Place(self.seq, part, () if self._prefix else slots)
+            self._session.deliver(place, record, settles, done)
 
     def settle(self, status: Status) -> None:
         """Write that the root has ended, with all its records."""
         self._session.writer.queue(Row(schema.SETTLED, (self.seq, status)))
+
+    def enter(self) -> int:
+        """Note, until `leave`, that code of the user's is at work on the root."""
+        marks = self._session.marks
+        return 0 if marks is None else marks.enter(self.seq)
+
+    def leave(self, mark: int) -> None:
+        """What `enter` has noted is over."""
+        if mark and self._session.marks is not None:
+            self._session.marks.leave(mark)
 
     def _text(self, path: tuple[str, ...]) -> str:
         return encode((*self._prefix, *path)).decode()

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import replace
-from hashlib import blake2b
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Final, cast
 
-from pipeline.core.codec import canonical
-from pipeline.core.errors import Failure, ItemError, WriteError
+from pipeline.core.errors import WriteError
+from pipeline.core.identity import Contents
 from pipeline.core.ports import Admitted
 from pipeline.core.purse import Amount
 from pipeline.core.record import Input, Record
+from pipeline.core.recovered import Recovered
 from pipeline.core.usage import RunAccount
 from pipeline.durability import schema
+from pipeline.durability.committing import Committing
+from pipeline.durability.input import edited, progress
+from pipeline.durability.known import Known
+from pipeline.durability.letters import FailedLine, Place
+from pipeline.durability.marks import Marks
 from pipeline.durability.packing import digest, pack, unpack
 from pipeline.durability.page import Name, Page
+from pipeline.durability.poison import CRASHES, poison
+from pipeline.durability.reading import Reading
+from pipeline.durability.rebuilt import record_of
+from pipeline.durability.rendering import Rendering
+from pipeline.durability.reopening import ONLY, Reopen
 from pipeline.durability.schema import Row
-from pipeline.durability.store import Probe, Store
-from pipeline.durability.writer import Writer
+from pipeline.durability.spending import spent
+from pipeline.durability.store import Store
+from pipeline.durability.writer import Writer, failed
 
 READ: Final = 64  #: roots read from the journal at a time
 
@@ -29,34 +38,48 @@ _NOTHING: Final[dict[Name, bytes]] = {}
 class Session:
     """What can change: the counters, and through the writer the file."""
 
-    def __init__(self, store: Store, render: Callable[[Record], bytes], probe: Probe) -> None:
+    def __init__(self, store: Store, commits: Committing, rendering: Rendering) -> None:
         self.store = store
-        self.render = render
-        self.probe = probe
-        self.writer = Writer(self, self._broken)
+        self.commits = commits
+        self.rendering = rendering
+        self.writer = Writer(commits, self._broken)
         self.trouble: Callable[[WriteError, bool], None] | None = None
         self.in_flight = 0  #: attempts that may have been sent and have not ended
         self.epoch = 1
+        self.marks: Marks | None = None  #: whose code is at work
         self.recalled = RunAccount()  #: what calls cost that were answered from the journal
-        self._known: Counter[str] = Counter()  #: ids of earlier runs that the input has not brought again
-        self._seen: Counter[bytes] = Counter()
+        self._recovered: Recovered | None = None
+        self._reopen = Reopen()
+        self._known = Known()
+        self._contents = Contents()
+        self._input = Reading(())
         self._spent = Amount()
         self._seq = 0
         self._attempts = 0
         self._lines = 0
+        self._left = (0, 0)  #: the lines that earlier runs wrote and nobody took are behind the first, up to the second
 
     # -- recovering ---------------------------------------------------------------------------------------------
 
-    def recover(self) -> None:
-        """Find out how far earlier runs came. Blocks."""
+    def recover(self, epoch: int, recovered: Recovered | None, reopen: Reopen) -> None:
+        """Take up where earlier runs ended. Blocks."""
         one = self._one
-        self.epoch = int(one("SELECT coalesce(max(epoch), 0) + 1 FROM attempt"))
-        self._seq = int(one("SELECT coalesce(max(seq), 0) FROM root"))
+        self.epoch, self._recovered, self._reopen = epoch, recovered, reopen
+        self._seq = int(one("SELECT max((SELECT coalesce(max(seq), 0) FROM root), coalesce(max(root), 0)) FROM attempt"))
         self._attempts = int(one("SELECT coalesce(max(id), 0) FROM attempt"))
-        self._lines = int(one("SELECT coalesce(max(number), 0) FROM line"))
-        for (id,) in self.store.read("SELECT id FROM root"):
-            self._known[cast(str, id)] += 1
-        self.store.change(("UPDATE attempt SET state = 'ambiguous' WHERE state = 'started'", ()))
+        self._lines = max(
+            int(one("SELECT coalesce(max(number), 0) FROM line")),
+            int(one("SELECT coalesce(max(number), 0) FROM projection")),  # of lines that were taken back
+        )
+        self._left = (self.commits.taken, self._lines)
+        self._known = Known(cast("Iterator[tuple[str, bytes]]", self.store.read("SELECT id, digest FROM root")))
+        self._spent = spent(self.store)
+        self._input = Reading(progress(self.store))
+
+    @property
+    def recovered(self) -> Recovered | None:
+        """Satisfies `RunJournal`."""
+        return self._recovered
 
     @property
     def spent(self) -> Amount:
@@ -67,8 +90,24 @@ class Session:
         return cast(int, next(self.store.read(query))[0])
 
     def close(self) -> None:
-        """Close the file. Blocks."""
-        self.store.close(fold=self.writer.failure is None)
+        """Close the files. Blocks. Raises `WriteError`."""
+        whole = self.writer.failure is None
+        try:
+            if whole:
+                self.commits.finish()
+        except OSError as error:
+            whole = False
+            raise failed(error) from error
+        finally:
+            self._close(whole=whole)
+
+    def _close(self, *, whole: bool) -> None:
+        try:
+            self.commits.close(whole=whole)
+        except OSError as error:
+            raise failed(error) from error
+        finally:
+            self.store.close(fold=whole)
 
     # -- for the engine -----------------------------------------------------------------------------------------
 
@@ -82,13 +121,16 @@ class Session:
 
     def _unfinished(self, after: int, last: int) -> list[Admitted]:
         query = (
-            "SELECT seq, id, place, record FROM root WHERE seq > ? AND seq <= ?"
-            " AND seq NOT IN (SELECT root FROM settled) ORDER BY seq LIMIT ?"
+            "SELECT seq, id, place, record, crashes FROM root WHERE seq > ? AND seq <= ?"
+            f" AND seq NOT IN (SELECT root FROM settled){ONLY if self._reopen.only_failed else ''} ORDER BY seq LIMIT ?"
         )
         found: list[Admitted] = []
-        for seq, id, place, record in list(self.store.read(query, (after, last, READ))):
+        for seq, id, place, packed, crashes in list(self.store.read(query, (after, last, READ))):
             page = self._page(cast(int, seq))
-            found.append(Admitted(unpack(cast(bytes, record), cast(str, id)), cast(int, place), page))
+            record = unpack(cast(bytes, packed), cast(str, id))
+            if cast(int, crashes) >= CRASHES:
+                record = record._replace(defect=poison(cast(int, crashes)))
+            found.append(Admitted(record, cast(int, place), page))
         return found
 
     def _page(self, seq: int) -> Page:
@@ -102,22 +144,34 @@ class Session:
     async def admit(self, record: Input, place: int) -> Admitted | None:
         """Write that `record`, at `place` of the input, is admitted; None if an earlier run did."""
         await self.writer.room()
+        for row in self._input.news():
+            self.writer.queue(row)
         if record.id is None:
-            record = record._replace(id=self._id_of(record))
-        id = cast(str, record.id)
-        if self._known[id]:
-            self._known[id] -= 1
-            return None
-        self._seq += 1
-        self.writer.queue(Row(schema.ROOT, (self._seq, id, place, digest(record), pack(record))))
+            record = record._replace(id=self._contents.of_content(record.value).id)
+        id, said = cast(str, record.id), digest(record)
+        match self._known.take(id, said):
+            case "known":
+                return None
+            case "edited":
+                raise edited(record)
+            case "new":
+                self._seq += 1
+        self.writer.queue(Row(schema.ROOT, (self._seq, id, place, said, pack(record))))
         return Admitted(record, place, Page(self, self._seq, _NOTHING, frozenset()))
 
-    def _id_of(self, record: Input) -> str:
-        """The id of a record that brings none: of what it says, and how often that was said before."""
-        said = blake2b(canonical(record.value), digest_size=8).digest()
-        self._seen[said] += 1
-        count = self._seen[said]
-        return said.hex() if count == 1 else f"{said.hex()}#{count}"
+    @property
+    def takes_more(self) -> bool:
+        """Satisfies `RunJournal`."""
+        return not self._reopen.only_failed
+
+    def input_read(self) -> None:
+        """No more records come from the source."""
+        for row in self._input.news(last=True):
+            self.writer.queue(row)
+
+    def follow(self, records: object) -> None:
+        """Satisfies `RunJournal`."""
+        self._input.follow(records)
 
     # -- for pages ----------------------------------------------------------------------------------------------
 
@@ -125,37 +179,37 @@ class Session:
         self._attempts += 1
         return self._attempts
 
-    def deliver(self, seq: int, part: str, record: Record, settles: bool, done: Callable[[Record], None]) -> None:
+    def deliver(self, place: Place, record: Record, settles: bool, done: Callable[[Record, int], None]) -> None:
         """Write a record's line, and call `done` when it is durable."""
-        record, data = self._rendered(record)
+        record, data, standard = self.rendering.lines(record)
+        target = self.rendering.target(record)
         self._lines += 1
-        row = Row(schema.LINE, (self._lines, seq, part, record.id, record.status, "", data))
-        self.writer.queue(row)
+        number = self._lines
+        values = (number, place.seq, place.part, record.id, record.status, target, data, standard)
+        dead = record.status == "failed"
+        self.writer.queue(FailedLine(record, place, target, values) if dead else Row(schema.LINE, (*values, None)))
         if settles:
-            self.writer.queue(Row(schema.SETTLED, (seq, record.status)))
-        self.writer.when_durable(lambda: done(record))
+            self.writer.queue(Row(schema.SETTLED, (place.seq, record.status)))
+        self.writer.when_durable(lambda: done(record, number))
 
-    def _rendered(self, record: Record) -> tuple[Record, bytes]:
-        """The record's line; of one that has no JSON form, that of its failure, at last without its input."""
-        try:
-            return record, self.render(record)
-        except ItemError as error:
-            record = replace(record, status="failed", output=None, outputs={}, error=Failure.of(error, None))
-        try:
-            return record, self.render(record)
-        except ItemError:
-            record = replace(record, input=None)
-            return record, self.render(record)
+    # -- for the consumer ---------------------------------------------------------------------------------------
 
-    # -- for the writer -----------------------------------------------------------------------------------------
+    async def untaken(self, after: int) -> list[tuple[int, Record]]:
+        """Satisfies `RunJournal`."""
+        taken, last = self._left
+        return await self.writer.ask(lambda: self._untaken(max(after, taken), last))
 
-    def commit(self, rows: Sequence[Row]) -> None:
-        """Satisfies `Commits`."""
-        self.store.commit(rows)
+    def _untaken(self, after: int, last: int) -> list[tuple[int, Record]]:
+        query = (
+            "SELECT number, coalesce(record, data) FROM line WHERE number > ? AND number <= ? ORDER BY number LIMIT ?"
+        )
+        found = self.store.read(query, (after, last, READ))
+        return [(cast(int, number), record_of(cast(bytes, data))) for number, data in found]
 
-    def relieve(self) -> bool:
-        """Satisfies `Commits`."""
-        return False
+    def taken(self, number: int) -> None:
+        """Satisfies `RunJournal`."""
+        self.commits.taken = number
+        self.writer.look()
 
     def _broken(self, error: WriteError) -> None:
         if self.trouble is not None:

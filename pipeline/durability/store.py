@@ -6,10 +6,11 @@ anything that a journal does not (a trigger, a view), is refused and not touched
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, cast
 
@@ -21,7 +22,24 @@ Durability: TypeAlias = Literal["power", "process"]
 #: Called with the name of each point at which the process may die, or a write may fail. Tests strike there.
 Probe: TypeAlias = Callable[[str], object]
 
+#: Makes a row of what was written before it, in the same transaction.
+Later: TypeAlias = "Callable[[Store], Row]"
+
+BUSY: Final = 5.0  #: seconds that are waited for another program that has the file
+
+_MEANT: Final = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_BUSY: errno.EBUSY,
+    sqlite3.SQLITE_LOCKED: errno.EBUSY,
+    sqlite3.SQLITE_READONLY: errno.EROFS,
+    sqlite3.SQLITE_CANTOPEN: errno.EACCES,
+    sqlite3.SQLITE_IOERR: errno.EIO,
+}
 _SYNCHRONOUS: Final = {"power": "FULL", "process": "NORMAL"}
+
+
+def silent(point: str) -> None:
+    """The probe of a run that nobody tests."""
 
 
 class Store:
@@ -88,23 +106,36 @@ class Store:
             connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=1)
             connection.execute("PRAGMA trusted_schema = OFF")
             _examine(connection, path, pages=False)
-            yield cls(connection, path, _nowhere)
+            yield cls(connection, path, silent)
         except (OSError, sqlite3.Error) as error:
             raise JournalError(f"{path}: cannot be read as a journal: {error}") from error
         finally:
             if connection is not None:
                 connection.close()
 
-    def commit(self, rows: Iterable[Row]) -> None:
-        """Write `rows` in their order, all or none. Durable when it returns. Raises `OSError` when the disk refuses."""
+    def commit(self, rows: Iterable[Row | Later]) -> list[Row]:
+        """Write `rows` in their order, all or none, and return them. Durable when it returns. Raises `OSError` when the
+        disk refuses."""
+        written: list[Row] = []
         with self._transaction("commit"):
-            for statement, values in rows:
-                self._connection.execute(statement, values)
+            for each in rows:
+                row = each(self) if callable(each) else each
+                self._connection.execute(row.statement, row.values)
+                written.append(row)
                 self._probe("commit:row")
+        return written
 
     def read(self, query: str, values: Sequence[Value] = ()) -> Iterator[tuple[Value, ...]]:
-        """The rows of a query."""
-        return cast("Iterator[tuple[Value, ...]]", self._connection.execute(query, values))
+        """The rows of a query. Raises `OSError` when the disk refuses."""
+        return self._rows(query, values)
+
+    def _rows(self, query: str, values: Sequence[Value]) -> Generator[tuple[Value, ...]]:
+        try:
+            with closing(self._connection.execute(query, values)) as found:  # one that is left open would hold a lock
+                for row in found:
+                    yield cast("tuple[Value, ...]", row)
+        except sqlite3.Error as error:
+            raise as_os_error(error, self.path) from error
 
     def change(self, *statements: tuple[str, Sequence[Value]]) -> None:
         """Make changes that are no part of the sequence, such as what a resume takes back, in one transaction."""
@@ -120,32 +151,38 @@ class Store:
                 self._probe("fold:before")
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 self._probe("fold:after")
+        except sqlite3.Error as error:
+            raise as_os_error(error, self.path) from error
         finally:
             self._connection.close()
 
     def _transaction(self, name: str) -> _Transaction:
-        return _Transaction(self._connection, self._probe, name)
+        return _Transaction(self._connection, self.path, self._probe, name)
 
 
 class _Transaction:
-    def __init__(self, connection: sqlite3.Connection, probe: Probe, name: str) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, probe: Probe, name: str) -> None:
         self._connection = connection
+        self._path = path
         self._probe = probe
         self._name = name
 
     def __enter__(self) -> None:
         self._probe(f"{self._name}:before")
-        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise as_os_error(error, self._path) from error
 
     def __exit__(self, type: object, error: BaseException | None, traceback: object) -> None:
         if error is None:
             try:
                 self._probe(f"{self._name}:last")
                 self._connection.execute("COMMIT")
-                self._probe(f"{self._name}:after")
             except BaseException as failed:
                 error = failed
             else:
+                self._committed()
                 return
         if self._connection.in_transaction:
             try:
@@ -153,8 +190,14 @@ class _Transaction:
             except sqlite3.Error:
                 pass  # the journal is recovered when it is opened next
         if isinstance(error, sqlite3.Error):
-            raise as_os_error(error) from error
+            raise as_os_error(error, self._path) from error
         raise error
+
+    def _committed(self) -> None:
+        try:
+            self._probe(f"{self._name}:after")
+        except OSError as error:  # no room would help, because nothing is left to be written
+            raise OSError(errno.EIO, error.strerror or str(error), str(self._path)) from error
 
 
 def sync_directory(path: Path) -> None:
@@ -166,18 +209,18 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
-def as_os_error(error: sqlite3.Error) -> OSError:
-    """What the disk said, in the system's words: ENOSPC for a full one, EIO for all else."""
-    import errno
-
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    number = errno.ENOSPC if code == sqlite3.SQLITE_FULL else errno.EIO
-    return OSError(number, f"{os.strerror(number)} ({error})")
+def as_os_error(error: sqlite3.Error, path: Path) -> OSError:
+    """What the disk said, in the system's words: ENOSPC for a full one, EIO for what has no word of its own."""
+    number = _MEANT.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, errno.EIO)
+    text = "another program is writing to it" if number == errno.EBUSY else f"{os.strerror(number)} ({error})"
+    return OSError(number, text, str(path))
 
 
 def _connect(path: Path, durability: Durability) -> sqlite3.Connection:
     # Threads take turns, so the connection need not be bound to the one that opened it.
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0, cached_statements=64)
+    connection = sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, timeout=BUSY, cached_statements=64
+    )
     try:
         for pragma in (
             "trusted_schema = OFF",
@@ -191,12 +234,10 @@ def _connect(path: Path, durability: Durability) -> sqlite3.Connection:
             connection.execute(f"PRAGMA {pragma}")
     except sqlite3.DatabaseError as error:
         connection.close()
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _MEANT:
+            raise as_os_error(error, path) from error
         raise JournalError(f"{path}: cannot be read as a journal: {error}") from error
     return connection
-
-
-def _nowhere(point: str) -> None:
-    """Nobody strikes."""
 
 
 def _examine(connection: sqlite3.Connection, path: Path, *, pages: bool = True) -> None:

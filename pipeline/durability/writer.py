@@ -15,7 +15,9 @@ import anyio
 import anyio.to_thread
 
 from pipeline.core.errors import WriteError
+from pipeline.durability.reserve import is_full
 from pipeline.durability.schema import Row
+from pipeline.durability.store import Later
 
 T = TypeVar("T")
 
@@ -23,14 +25,21 @@ PRESSED: Final = 0.004  #: seconds that a group waits for more when somebody wai
 PATIENT: Final = 0.04  #: and when nobody does
 GROUP: Final = 64  #: rows with which a group goes at once
 ROOM: Final = 4096  #: rows queued beyond which nothing new is admitted
+IDLE: Final = 1.0  #: seconds without anything to write after which what is made of the journal is brought to the disk
 LAST: Final = 2.0  #: seconds for what is queued when everything is cancelled
 
 
 class Commits(Protocol):
     """What a group is done with, in the writer's thread: the journal's file, then what is made from it."""
 
-    def commit(self, rows: Sequence[Row]) -> None:
-        """Make `rows` durable, then do what waited for that. Raises `OSError`."""
+    def commit(self, rows: Sequence[Row | Later]) -> OSError | None:
+        """Make `rows` durable, then do what waited for that; without rows, leave nothing to be done. Raises `OSError`;
+        returns one that leaves the journal whole, though the run has to end."""
+        ...
+
+    @property
+    def behind(self) -> bool:
+        """Whether something would be done if nothing more came."""
         ...
 
     def relieve(self) -> bool:
@@ -44,7 +53,7 @@ class Writer:
     def __init__(self, commits: Commits, broken: Callable[[WriteError], None]) -> None:
         self._commits = commits
         self._broken = broken  #: told once, on the loop, that the disk refuses
-        self._rows: list[Row] = []
+        self._rows: list[Row | Later] = []
         self._done: list[Callable[[], None]] = []  #: told when what was queued before them is durable
         self._waiting: list[anyio.Event] = []  #: set then, and also when it will never be
         self._turn = anyio.CapacityLimiter(1)
@@ -58,13 +67,17 @@ class Writer:
 
     # -- the loop's side ----------------------------------------------------------------------------------------
 
-    def queue(self, row: Row) -> None:
+    def queue(self, row: Row | Later) -> None:
         """Add to the sequence. After a failure of the disk it goes nowhere."""
         if self.failure is None:
             self._rows.append(row)
             self._wanted.set()
             if len(self._rows) >= GROUP:
                 self._pressed.set()
+
+    def look(self) -> None:
+        """Say that there is something to be done, which need not be hurried."""
+        self._wanted.set()
 
     def when_durable(self, done: Callable[[], None], *, press: bool = False) -> None:
         """Have `done` called on the loop when all that was queued before is durable; never, if the disk fails."""
@@ -116,7 +129,11 @@ class Writer:
         self._pressed.set()
 
     async def _next_group(self) -> None:
-        await self._wanted.wait()
+        if self._commits.behind:
+            with anyio.move_on_after(IDLE):
+                await self._wanted.wait()
+        else:
+            await self._wanted.wait()
         if not self._closing and len(self._rows) < GROUP:
             if not self._pressed.is_set():
                 with anyio.move_on_after(PATIENT):
@@ -144,28 +161,24 @@ class Writer:
         for each in done if self.failure is None else ():
             each()
 
-    async def _commit(self, rows: Sequence[Row]) -> None:
+    async def _commit(self, rows: Sequence[Row | Later]) -> None:
+        full: OSError | None = None
         with anyio.CancelScope(shield=True):  # what a thread does is not undone by leaving it
             try:
-                await self.ask(lambda: self._commits.commit(rows))
+                full = await self.ask(lambda: self._commits.commit(rows))
             except OSError as error:
                 if not is_full(error) or not await self.ask(self._commits.relieve):
                     raise
                 self._broken(failed(error))  # the run ends, and what is in flight can still be written
-                await self.ask(lambda: self._commits.commit(rows))
+                full = await self.ask(lambda: self._commits.commit(rows))
+        if full is not None:
+            self._broken(failed(full))
         self.written += len(rows)
         self.groups += 1
 
     def _fail(self, error: OSError) -> None:
         self.failure = failed(error)
         self._broken(self.failure)
-
-
-def is_full(error: OSError) -> bool:
-    """Whether room would help."""
-    import errno
-
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def failed(error: OSError) -> WriteError:

@@ -8,20 +8,23 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
 
-from pipeline.core.codec import encode, encode_line
+from pipeline.core.codec import encode_line
 from pipeline.core.errors import DefinitionError, Problem
+from pipeline.core.lines import standard_line
 from pipeline.core.record import Record
-from stages.sinks.opening import MODES, STDOUT, Mode, open_output
-from stages.sinks.output import Output, StreamOutput
+from pipeline.core.refusals import MODES, Mode
+from stages.sinks.opening import STDOUT
+from stages.sinks.several import One, Several, label_problems, outputs
 
 Detail: TypeAlias = Literal["minimal", "standard"]
+Render: TypeAlias = Callable[[Record], bytes]
 
 
 class OpenSink:
     """An open sink. A record is out, as far as the system is concerned, when `write` returns."""
 
-    def __init__(self, output: Output | StreamOutput, render: Callable[[Record], bytes]) -> None:
-        self._output = output
+    def __init__(self, outputs: One | Several, render: Render) -> None:
+        self._outputs = outputs
         self._render = render
         self._lines = 0
 
@@ -33,12 +36,12 @@ class OpenSink:
         """
         line = self._render(record)
         if line:
-            await self._output.write(line)
+            await (await self._outputs.of(record)).write(line)
             self._lines += 1
 
     async def text(self, piece: str) -> None:
         """Write text that need not be a line: a piece of an output that comes bit by bit. Raises as `write` does."""
-        await self._output.write(piece.encode("utf-8", "backslashreplace"))
+        await (await self._outputs.of(None)).write(piece.encode("utf-8", "backslashreplace"))
 
     @property
     def lines(self) -> int:
@@ -50,27 +53,35 @@ class OpenSink:
 class JsonlSink:
     """Every record that has an output line, one JSON object a line, failed records included.
 
-    `path` `-` is stdout. `mode` create refuses a file that exists. `detail` minimal keeps id, status, output and error.
-    `inputs` are paths that the output must not be. A record is written with one system call and not buffered.
+    `path` `-` is stdout. In the name of a file `{status}` stands for the record's status and `{label}` for its output
+    of the name `label`; a name that ends in `.gz` is compressed. `mode` create refuses a file that exists. `detail`
+    minimal keeps id, status, output and error. `inputs` are paths that the output must not be. A record is written with
+    one system call and not buffered, unless it is compressed.
     """
 
     path: str = STDOUT
     mode: Mode = "create"
     detail: Detail = "standard"
     inputs: tuple[str, ...] = ()
+    label: str | None = None
 
     def __post_init__(self) -> None:
         problems = _mode_problems(self.mode)
         if self.detail not in _LEVELS:
             hint = f"levels are {', '.join(_LEVELS)}"
             problems.append(Problem(None, "detail", f"there is no level of detail {self.detail!r}", hint))
+        problems += label_problems(self.path, self.label)
         if problems:
             raise DefinitionError(*problems)
 
     def open(self) -> AbstractAsyncContextManager[OpenSink]:
         """Open the output for one run. Raises `SinkError` before anything is begun."""
-        select = _LEVELS[self.detail]
-        return _opened(self.path, self.mode, self.inputs, lambda record: encode_line(select(record)))
+        return _opened(self)
+
+    @property
+    def render(self) -> Render:
+        """What makes a line of a record, for a journal that writes the output."""
+        return _LEVELS[self.detail]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +96,36 @@ class RawSink:
     field: str | None = None
     mode: Mode = "create"
     inputs: tuple[str, ...] = ()
+    label: str | None = None
 
     def __post_init__(self) -> None:
-        problems = _mode_problems(self.mode)
+        problems = [*_mode_problems(self.mode), *label_problems(self.path, self.label)]
         if problems:
             raise DefinitionError(*problems)
 
     def open(self) -> AbstractAsyncContextManager[OpenSink]:
         """Open the output for one run. Raises `SinkError` before anything is begun."""
-        field = self.field
-        return _opened(self.path, self.mode, self.inputs, lambda record: _raw(record, field))
+        return _opened(self)
+
+    @property
+    def render(self) -> Render:
+        """What makes a line of a record, for a journal that writes the output."""
+        return RawLine(self.field)
+
+
+@dataclass(frozen=True, slots=True)
+class RawLine:
+    """Makes the line of `RawSink`; empty for a record that has none."""
+
+    field: str | None = None
+
+    def __call__(self, record: Record) -> bytes:
+        if record.status not in ("ok", "partial"):
+            return b""
+        value = record.output if self.field is None else _named(record, self.field)
+        if isinstance(value, str):
+            return value.encode("utf-8", "backslashreplace") + b"\n"
+        return encode_line(value)
 
 
 def minimal(record: Record) -> dict[str, object]:
@@ -107,29 +138,21 @@ def minimal(record: Record) -> dict[str, object]:
     }
 
 
-_LEVELS: Mapping[str, Callable[[Record], dict[str, object]]] = {"minimal": minimal, "standard": Record.standard}
+def minimal_line(record: Record) -> bytes:
+    """The line of that. Raises `NotJson`."""
+    return encode_line(minimal(record))
+
+
+_LEVELS: Mapping[str, Render] = {"minimal": minimal_line, "standard": standard_line}
 
 
 @asynccontextmanager
-async def _opened(
-    path: str, mode: Mode, inputs: tuple[str, ...], render: Callable[[Record], bytes]
-) -> AsyncGenerator[OpenSink, None]:
-    output = open_output(os.fspath(path), mode, inputs)
+async def _opened(sink: JsonlSink | RawSink) -> AsyncGenerator[OpenSink, None]:
+    out = outputs(os.fspath(sink.path), sink.mode, sink.inputs, sink.label)
     try:
-        yield OpenSink(output, render)
+        yield OpenSink(out, sink.render)
     finally:
-        await output.aclose()
-
-
-def _raw(record: Record, field: str | None) -> bytes:
-    if record.status not in ("ok", "partial"):
-        return b""
-    value = record.output
-    if field is not None:
-        value = _named(record, field)
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace") + b"\n"
-    return encode(value) + b"\n"
+        await out.aclose()
 
 
 def _named(record: Record, field: str) -> object:

@@ -6,32 +6,34 @@ import os
 import stat
 import sys
 from collections.abc import Iterable
-from typing import Literal, TypeAlias
 
 from pipeline.core.errors import SinkError, WriteError
+from pipeline.core.refusals import Mode, end_last_line, refuse, refuse_input, status, told
 from stages.sinks.output import Output, StreamOutput
+from stages.sinks.packed import SUFFIX, PackedOutput
 
 STDOUT = "-"
 
-Mode: TypeAlias = Literal["create", "append", "overwrite"]
 
-MODES: tuple[Mode, ...] = ("create", "append", "overwrite")
-
-
-def open_output(path: str, mode: Mode, inputs: Iterable[str]) -> Output | StreamOutput:
-    """Return an open output. `path` `-` is stdout; `inputs` are the files that it must not be. Raises `SinkError`."""
+def open_output(
+    path: str, mode: Mode, inputs: Iterable[str], *, follow: bool = True
+) -> Output | PackedOutput | StreamOutput:
+    """Return an open output, compressed if its name ends in `.gz`. `path` `-` is stdout; `inputs` are the files that it
+    must not be; without `follow` it must be no link. Raises `SinkError`."""
     if path == STDOUT:
         return _open_stdout(inputs)
     try:
-        existing = _stat(path)
+        existing = status(path)
         if existing is not None:
-            _refuse(path, existing, mode, inputs)
-        fd = os.open(path, _flags(existing, mode), 0o644)
+            refuse(path, existing, mode, inputs)
+        fd = os.open(path, _flags(existing, mode) | (0 if follow else os.O_NOFOLLOW), 0o644)
     except OSError as error:
-        raise SinkError(_told(path, error)) from None
-    if existing is not None and mode == "append" and stat.S_ISREG(existing.st_mode):
-        _end_last_line(fd, path)
-    return Output(fd, path, owned=True)
+        raise SinkError(told(path, error)) from None
+    packed = path.endswith(SUFFIX)
+    if existing is not None and mode == "append" and stat.S_ISREG(existing.st_mode) and not packed:
+        end_last_line(fd, path)
+    output = Output(fd, path, owned=True)
+    return PackedOutput(output) if packed else output
 
 
 def _open_stdout(inputs: Iterable[str]) -> Output | StreamOutput:
@@ -48,7 +50,7 @@ def _open_stdout(inputs: Iterable[str]) -> Output | StreamOutput:
     except OSError:
         raise WriteError("stdout is closed; give an output file (-o FILE)") from None
     if stat.S_ISREG(found.st_mode):
-        _refuse_input("stdout", found, inputs)
+        refuse_input("stdout", found, inputs)
     if os.isatty(fd):
         return _open_terminal(fd)
     return Output(fd, "stdout", owned=False)
@@ -66,13 +68,6 @@ def _open_terminal(fd: int) -> Output:
         return Output(fd, "stdout", owned=False, terminal=True)
 
 
-def _stat(path: str) -> os.stat_result | None:
-    try:
-        return os.stat(path)
-    except FileNotFoundError:
-        return None
-
-
 def _flags(existing: os.stat_result | None, mode: Mode) -> int:
     flags = os.O_WRONLY | os.O_APPEND
     if existing is not None and not stat.S_ISREG(existing.st_mode):
@@ -81,47 +76,3 @@ def _flags(existing: os.stat_result | None, mode: Mode) -> int:
         # Exclusive, so that a file made by someone else since we looked is not written over.
         return flags | os.O_CREAT | os.O_EXCL
     return flags | os.O_CREAT | (os.O_TRUNC if mode == "overwrite" else 0)
-
-
-def _refuse(path: str, existing: os.stat_result, mode: Mode, inputs: Iterable[str]) -> None:
-    if stat.S_ISDIR(existing.st_mode):
-        raise SinkError(f"{path}: is a directory; name a file in it, such as {os.path.join(path, 'out.jsonl')}")
-    if stat.S_ISREG(existing.st_mode):
-        _refuse_input(path, existing, inputs)
-        if mode == "create":
-            raise SinkError(_exists(path))
-
-
-def _refuse_input(name: str, output: os.stat_result, inputs: Iterable[str]) -> None:
-    """Refuse to write what is being read, under whatever name or hard link."""
-    for source in inputs:
-        found = None if source == "-" else _stat(source)
-        if found is not None and os.path.samestat(found, output):
-            raise SinkError(f"{name}: is the input {source}; write to another file")
-
-
-def _end_last_line(fd: int, path: str) -> None:
-    """End the last line of a file that is appended to, so that the first record does not become part of it."""
-    size = os.fstat(fd).st_size
-    if not size:
-        return
-    with open(path, "rb") as file:
-        file.seek(size - 1)
-        if file.read(1) != b"\n":
-            os.write(fd, b"\n")
-
-
-def _exists(path: str) -> str:
-    return f"{path}: exists; add to it (--append), replace it (--overwrite), or name another file"
-
-
-def _told(path: str, error: OSError) -> str:
-    match error:
-        case FileExistsError():
-            return _exists(path)
-        case FileNotFoundError():
-            return f"{path}: the directory {os.path.dirname(path) or '.'} does not exist"
-        case PermissionError():
-            return f"{path}: permission denied"
-        case _:
-            return f"{path}: {(error.strerror or str(error)).lower()}"

@@ -1,0 +1,75 @@
+"""Room that is put aside on the disk: when that is full, it is given up, so that what was paid for can be written."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Final
+
+from pipeline.core.errors import WriteError
+from pipeline.durability.projection import final
+from pipeline.durability.store import Probe
+
+SIZE: Final = 4 << 20  #: bytes; answers of some thousand calls that are in flight at most
+NAME: Final = "reserve"
+
+
+class Reserve:
+    """A file of `SIZE` bytes in the directory of a run. What can change: whether it is there."""
+
+    def __init__(self, directory: Path, probe: Probe, size: int = SIZE) -> None:
+        self.path = directory / NAME
+        self.size = size
+        self._probe = probe
+
+    def take(self) -> None:
+        """Put the room aside. Raises `WriteError` when there is not enough, `OSError` when the disk refuses."""
+        free = free_bytes(self.path.parent)
+        if self._there():
+            return
+        if free < 2 * self.size:
+            raise WriteError(f"{self.path.parent}: {free:,} bytes are free on the disk, a run needs {2 * self.size:,}")
+        fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            self._probe("reserve:write")
+            rest = memoryview(os.urandom(self.size))  # what a file system cannot make smaller
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+            with final():
+                self._probe("reserve:sync")
+                os.fsync(fd)
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
+        finally:
+            os.close(fd)
+        self._probe("reserve:taken")
+
+    def _there(self) -> bool:
+        try:
+            found = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return found.st_size == self.size and found.st_blocks * 512 >= self.size
+
+    def give(self) -> bool:
+        """Give the room up; False if it was given before."""
+        try:
+            self._probe("reserve:remove")
+            os.unlink(self.path)
+        except FileNotFoundError:
+            return False
+        self._probe("reserve:removed")
+        return True
+
+
+def free_bytes(directory: Path) -> int:
+    """What a file in `directory` can have."""
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize
+
+
+def is_full(error: OSError) -> bool:
+    """Whether room would help."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
