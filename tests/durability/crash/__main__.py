@@ -1,92 +1,23 @@
-"""Kill a run at every point, resume it, and compare: `python -m tests.durability.crash --cases 12000`."""
+"""Kill runs at every point, resume them, and compare:
+
+python -m tests.durability.crash --cases 12000             crashes anywhere, chains of two and three among them
+python -m tests.durability.crash --recovery --cases 8000   crashes inside recovery
+python -m tests.durability.crash --disks --cases 40000     states that a loss of power can leave
+python -m tests.durability.crash --hostile --cases 4000    journals that were damaged or tampered with
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
-from tests.durability.crash.cases import BACKENDS, Case, choose, recoveries, triples
-from tests.durability.crash.judging import Verdict, judge
-from tests.durability.crash.playing import Played, Undisturbed, play, undisturbed
-from tests.durability.crash.workloads import Workload, workloads
-
-COMMAND = "python -m tests.durability.crash --case"
-
-
-@dataclass
-class Tally:
-    """What happened in the cases of a workload."""
-
-    cases: int = 0
-    struck: int = 0
-    recovering: int = 0  #: kills that struck before a resumed life wrote anything new
-    states: Counter[str] = field(default_factory=Counter[str])
-    printed: int = 0
-    unsent: int = 0
-    repeated: int = 0
-    gone: int = 0
-    failures: list[str] = field(default_factory=list[str])
-
-    def add(self, case: Case, played: Played, verdict: Verdict) -> None:
-        self.cases += 1
-        for number, life in played.crashes():
-            self.struck += 1
-            self.recovering += life.recovering and number > 0
-            self.states[str(life.struck)] += 1
-        for name in ("printed", "unsent", "repeated", "gone"):
-            setattr(self, name, getattr(self, name) + getattr(verdict, name))
-        if verdict.faults:
-            self.failures.append("\n".join([f"{COMMAND} {str(case)!r}", *verdict.faults]))
-
-
-class Runs:
-    """The workloads, and what they do undisturbed, found out when it is first asked."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        self.workloads = workloads()
-        self._right: dict[tuple[str, str], Undisturbed] = {}
-
-    def right(self, workload: str, backend: str) -> Undisturbed:
-        key = workload, backend
-        if key not in self._right:
-            self._right[key] = undisturbed(self.workloads[workload], backend, self.place)
-        return self._right[key]
-
-    def play(self, case: Case) -> tuple[Played, Verdict]:
-        workload: Workload = self.workloads[case.workload]
-        right = self.right(case.workload, case.backend)
-        played = play(workload, case, self.place)
-        return played, judge(workload, right, played)
-
-
-def chosen(runs: Runs, options: argparse.Namespace) -> Iterator[Case]:
-    """The cases that were asked for; a shard has those of its workloads, so that it needs few undisturbed runs."""
-    if options.case:
-        yield Case.parse(options.case)
-        return
-    pairs = [(name, backend) for name in (options.workload or runs.workloads) for backend in BACKENDS]
-    index, count = options.shard
-    for place, (name, backend) in enumerate(pairs):
-        if place % count != index:
-            continue
-        extent = runs.right(name, backend).extent
-        share = options.cases // len(pairs) + (place < options.cases % len(pairs))
-        if options.recovery:
-            each = max(1, share * 3 // 4 // (extent.recovering + 2))
-            first = [number * len(extent) // each for number in range(min(each, len(extent)))]
-            found = list(recoveries(name, backend, extent, first))
-            yield from found
-            yield from triples(name, backend, extent, max(0, share - len(found)), options.seed)
-        else:
-            yield from choose(name, backend, extent, share, options.seed)
+from tests.durability.crash.breaking import BROKEN
+from tests.durability.crash.crashing import Runs, attacks, crash, disks, losses_table, table, whole_of
 
 
 def shard(text: str) -> tuple[int, int]:
@@ -94,49 +25,51 @@ def shard(text: str) -> tuple[int, int]:
     return index - 1, count
 
 
-def table(tallies: dict[str, Tally]) -> str:
-    columns = ("cases", "struck", "recovering", "states", "printed", "unsent", "repeated", "gone", "failures")
-    lines = [f"{'workload':<14}" + "".join(f"{column:>11}" for column in columns)]
-    whole = Tally()
-    for name, tally in tallies.items():
-        lines.append(_row(name, tally))
-        for column in ("cases", "struck", "recovering", "states", "printed", "unsent", "repeated", "gone", "failures"):
-            setattr(whole, column, getattr(whole, column) + getattr(tally, column))
-    hit = ", ".join(f"{name} {count}" for name, count in sorted(whole.states.items()))
-    return "\n".join([*lines, _row("all", whole), f"states: {hit}"])
-
-
-def _row(name: str, tally: Tally) -> str:
-    numbers = (tally.cases, tally.struck, tally.recovering, len(tally.states), tally.printed, tally.unsent)
-    numbers += (tally.repeated, tally.gone, len(tally.failures))
-    return f"{name:<14}" + "".join(f"{number:>11}" for number in numbers)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.durability.crash", description=__doc__)
+def asked() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.durability.crash",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--recovery", action="store_true", help="crashes inside recovery: pairs and triples")
+    kinds.add_argument("--disks", action="store_true", help="losses of power")
+    kinds.add_argument("--hostile", action="store_true", help="damaged journals")
     parser.add_argument("--cases", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workload", action="append")
-    parser.add_argument("--recovery", action="store_true", help="crashes inside recovery: all pairs, and triples")
     parser.add_argument("--shard", type=shard, default=(0, 1), metavar="I/N")
     parser.add_argument("--case", help="one case, as a failure names it")
+    parser.add_argument("--state", type=int, help="with --disks and --case: one state of it, as a failure names it")
+    parser.add_argument("--each", type=int, help="with --disks: states of each run that is recorded")
     parser.add_argument("--most", type=int, default=20, help="failures after which it ends")
-    options = parser.parse_args()
-    tallies: dict[str, Tally] = {}
+    parser.add_argument("--broken", choices=sorted(BROKEN), help="break the engine so, to see that it is noticed")
+    parser.add_argument("--json", action="store_true", help="the sums, for a program")
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = asked()
+    if options.broken:
+        BROKEN[options.broken]()
+    memory = Path("/dev/shm")
+    place = Path(tempfile.mkdtemp(prefix="crash-", dir=memory if memory.is_dir() else None))
     start = monotonic()
-    shared = Path("/dev/shm")
-    place = Path(tempfile.mkdtemp(prefix="crash-", dir=shared if shared.is_dir() else None))
     try:
         runs = Runs(place / "case")
-        for case in chosen(runs, options):
-            tally = tallies.setdefault(case.workload, Tally())
-            tally.add(case, *runs.play(case))
-            if sum(len(each.failures) for each in tallies.values()) >= options.most:
-                break
+        if options.disks or options.hostile:
+            found = (disks if options.disks else attacks)(runs, options)
+            failures = [fault for each in found.values() for fault in each.faults]
+            shown, sums = losses_table(found), {name: [each.total, each.right] for name, each in found.items()}
+        else:
+            tallies = crash(runs, options)
+            whole = whole_of(tallies)
+            failures, shown = whole.failures, table(tallies)
+            sums = {"cases": whole.cases, "struck": whole.struck, "points": sorted(whole.states)}
     finally:
         shutil.rmtree(place)
-    failures = [failure for tally in tallies.values() for failure in tally.failures]
-    print("\n\n".join([*failures, table(tallies), f"{monotonic() - start:.1f} s"]))
+    print(json.dumps({**sums, "failures": failures}) if options.json else "\n\n".join([*failures, shown]))
+    print(f"{monotonic() - start:.1f} s", file=sys.stderr)
     return 1 if failures else 0
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
 BACKENDS = ("asyncio", "trio")
 THREADS = 0.2  #: share of cases whose writer is a thread, as it is for users
+MORE = 4  #: points after recovery that are struck as well, when it is recovery that is meant
 ALIKE = 2  #: crashes of each workload while its journal is made
 PAIRS, TRIPLES = 0.25, 0.10  #: shares of cases with a second crash, and with two more
 
@@ -27,7 +28,7 @@ class Case:
     @classmethod
     def parse(cls, text: str) -> Case:
         workload, backend, mode, kills = text.split("/")
-        return cls(workload, backend, mode, tuple(int(kill) for kill in kills.split(",")))
+        return cls(workload, backend, mode, tuple(int(kill) for kill in kills.split(",") if kill))
 
 
 @dataclass(frozen=True)
@@ -65,18 +66,21 @@ def choose(workload: str, backend: str, extent: Extent, count: int, seed: int) -
         yield Case(workload, backend, "threads" if chance.random() < THREADS else "inline", kills)
 
 
-def recoveries(workload: str, backend: str, extent: Extent, first: Sequence[int]) -> Iterator[Case]:
-    """All pairs: a crash at each of `first`, and one at each point of what recovers from it."""
-    for place in first:
-        for second in range(1, extent.recovering + 3):
-            yield Case(workload, backend, "inline", (*extent.at(place), second))
+def recoveries(workload: str, backend: str, extent: Extent, count: int) -> Iterator[Case]:
+    """Pairs: a crash, and one at each point of what recovers from it; all of them if `count` is enough for that."""
+    seconds = extent.recovering + MORE
+    wanted = min(len(extent), max(1, count // seconds))
+    firsts = [(2 * number + 1) * len(extent) // (2 * wanted) for number in range(wanted)]
+    pairs = [(first, second) for first in firsts for second in range(1, seconds + 1)]
+    for first, second in pairs[:count]:
+        yield Case(workload, backend, "inline", (*extent.at(first), second))
 
 
 def triples(workload: str, backend: str, extent: Extent, count: int, seed: int) -> Iterator[Case]:
     """Crashes whose recovery is killed, and the recovery from that."""
     chance = Random(f"{seed} {workload} {backend} triples")
     for _ in range(count):
-        more = (chance.randint(1, extent.recovering + 2) for _ in range(2))
+        more = (chance.randint(1, extent.recovering + MORE) for _ in range(2))
         yield Case(workload, backend, "inline", (*extent.at(chance.randrange(len(extent))), *more))
 
 
@@ -93,4 +97,4 @@ def _places(extent: Extent, chance: Random) -> Iterator[int]:
 
 
 def _second(extent: Extent, chance: Random) -> int:
-    return chance.randint(1, extent.recovering + 2) if chance.random() < 0.6 else chance.randint(1, len(extent))
+    return chance.randint(1, extent.recovering + MORE) if chance.random() < 0.6 else chance.randint(1, len(extent))

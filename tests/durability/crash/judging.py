@@ -31,17 +31,17 @@ def judge(workload: Workload, right: Undisturbed, played: Played) -> Verdict:
         verdict.faults.append(f"life {len(played.lives) - 1} failed: {played.last.failed}")
         return verdict
     faults = verdict.faults
-    faults += _against_output(workload, right, played.last)
+    faults += against_output(workload, right, played.last)
     for number, life in enumerate(played.lives):
-        faults += _against_moment(life, number, played.seen)
+        faults += against_moment(life, number, played.seen)
     for number, life in played.crashes():
-        faults += _done_again(life.kept, number, played.seen)
+        faults += done_again(life.kept, number, played.seen)
         faults += _count(workload, verdict, life, number, played)
     faults += _against_ledger(workload, played)
     return verdict
 
 
-def _against_output(workload: Workload, right: Undisturbed, last: Life) -> Iterator[str]:
+def against_output(workload: Workload, right: Undisturbed, last: Life) -> Iterator[str]:
     """Byte for byte the undisturbed run's, or the same lines when they come as they are done."""
     wanted, got = right.kept, last.kept
     if got.sound != "ok":
@@ -60,19 +60,20 @@ def _against_output(workload: Workload, right: Undisturbed, last: Life) -> Itera
         yield "an attempt is begun and never ended"
 
 
-def _against_moment(life: Life, number: int, seen: tuple[Seen, ...]) -> Iterator[str]:
-    """What holds at each moment: nothing has left the process that the journal does not know."""
+def against_moment(life: Life, number: int, seen: tuple[Seen, ...], *, written: bool = True) -> Iterator[str]:
+    """What holds at each moment: nothing has left the process that the journal does not know. `written`: the output is
+    what was written, not what a disk had."""
     known = {(attempt.call, attempt.number) for attempt in life.kept.attempts}
     for each in seen:
         if each.life <= number and each.what == "arrived" and (each.call, each.attempt[3]) not in known:
             yield f"life {number}: {each.attempt} reached the server, and the journal does not know it"
         if each.life <= number and each.what == "delivered" and each.name not in life.kept.ids:
             yield f"life {number}: the record {each.name} was delivered, and has no line"
-    if life.output is not None and not life.kept.output.startswith(life.output):
+    if written and life.output is not None and not life.kept.output.startswith(life.output):
         yield f"life {number}: the output has what the journal does not: {life.output!r}, {life.kept.output!r}"
 
 
-def _done_again(kept: Kept, number: int, seen: tuple[Seen, ...]) -> Iterator[str]:
+def done_again(kept: Kept, number: int, seen: tuple[Seen, ...]) -> Iterator[str]:
     """What the journal had at a crash and was done again after it."""
     for what, kind in (("arrived", "call"), ("value", "value"), ("tool", "tool")):
         done = kept.done(kind)
@@ -85,7 +86,9 @@ def _count(workload: Workload, verdict: Verdict, life: Life, number: int, played
     """Compare what was announced with what the server saw twice."""
     begun = [each for each in life.kept.attempts if each.state == "started"]
     names = Counter((each.call, each.number) for each in begun)
-    here = Counter((each.call, each.attempt[3]) for each in played.seen if each.life == number and each.what == "arrived")
+    here = Counter(
+        (each.call, each.attempt[3]) for each in played.seen if each.life == number and each.what == "arrived"
+    )
     later = {(each.call, each.attempt[3]) for each in played.seen if each.life > number and each.what == "arrived"}
     sent = names & here
     repeated = Counter({name: count for name, count in sent.items() if name in later})
@@ -126,5 +129,3 @@ def _difference(what: str, wanted: tuple[bytes, ...], got: tuple[bytes, ...]) ->
         return f"{what}: in another order"
     shown = [f"  - {line.decode()}" for line in missing] + [f"  + {line.decode()}" for line in more]
     return "\n".join([what, *shown])
-
-

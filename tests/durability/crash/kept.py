@@ -66,9 +66,12 @@ def kept(run: Path) -> Kept:
     if not (run / DATABASE).exists():
         return Kept()
     with copied(run) as copy, closing(sqlite3.connect(copy / DATABASE)) as connection:
-        if not list(connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'root'")):
-            return Kept()
-        return _read(connection)
+        try:
+            if not list(connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'root'")):
+                return Kept()
+            return _read(connection)
+        except (sqlite3.DatabaseError, LookupError, TypeError, ValueError) as error:  # one that was tampered with
+            return Kept(f"cannot be read: {error!r}")
 
 
 def _read(connection: sqlite3.Connection) -> Kept:
@@ -91,3 +94,9 @@ def _read(connection: sqlite3.Connection) -> Kept:
 
 def _call(item: Any, path: str, ordinal: int) -> Call:
     return str(item), tuple(json.loads(path)), ordinal
+
+
+def size_on_disk(run: Path) -> int:
+    """How much of the output is known to be on the disk."""
+    with copied(run) as copy, closing(sqlite3.connect(copy / DATABASE)) as connection:
+        return sum(size for (size,) in connection.execute("SELECT size FROM projection"))

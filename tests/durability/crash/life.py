@@ -16,7 +16,7 @@ import anyio
 import anyio.to_thread
 from anyio.lowlevel import checkpoint
 
-from pipeline.core.errors import RunStopped
+from pipeline.core.errors import JournalError, RunStopped
 from pipeline.durability.journal import Journal
 from tests.durability.crash import ledger
 from tests.durability.crash.workloads import Workload
@@ -64,9 +64,19 @@ class Report:
 
 
 def live(
-    workload: Workload, phase: int, place: Path, life: int, backend: str, mode: Mode, kill_at: int | None, *, tell: bool
+    workload: Workload,
+    phase: int,
+    place: Path,
+    life: int,
+    backend: str,
+    mode: Mode,
+    kill_at: int | None,
+    *,
+    tell: bool = False,
+    watch: Callable[[Probe], Callable[[str], None]] = lambda probe: probe,
 ) -> None:
-    """Run `workload` with the journal in `place`, and report. With `tell`, also which points were passed."""
+    """Run `workload` with the journal in `place`, and report. With `tell`, also which points were passed; `watch` is
+    told of them too."""
     signal.setitimer(signal.ITIMER_PROF, LONGEST)  # its signal ends the process
     report = Report(place / f"life-{life}.json")
     probe = Probe(report, kill_at, names=[] if tell else None)
@@ -74,15 +84,15 @@ def live(
     if mode == "inline":
         anyio.to_thread.run_sync = inline  # type: ignore[assignment]
     try:
-        run_in(backend, 0, run, workload, phase, place / RUN, probe, book)
-    except BaseException:
-        report.write(failed=traceback.format_exc(), passed=probe.passed)
+        run_in(backend, 0, run, workload, phase, place / RUN, watch(probe), book)
+    except BaseException as error:
+        report.write(failed=traceback.format_exc(), passed=probe.passed, refused=isinstance(error, JournalError))
         return
     modules = [name for name in sys.modules if not name.startswith("_")] if tell else []
     report.write(passed=probe.passed, recovered=probe.recovered, points=probe.names, modules=modules)
 
 
-async def run(workload: Workload, phase: int, place: Path, probe: Probe, book: ledger.Ledger) -> None:
+async def run(workload: Workload, phase: int, place: Path, probe: Callable[[str], None], book: ledger.Ledger) -> None:
     pipeline = workload.phases[phase]
     try:
         async with pipeline.open(workload.input(phase), journal=journal(workload, place, probe)) as running:
@@ -92,6 +102,7 @@ async def run(workload: Workload, phase: int, place: Path, probe: Probe, book: l
     except RunStopped:
         if phase == len(workload.phases) - 1:
             raise
+    probe("over")
 
 
 def journal(workload: Workload, place: Path, probe: Callable[[str], object]) -> Journal:
@@ -122,5 +133,3 @@ def fork(body: Callable[..., object], *args: Any, **options: Any) -> int:
             os._exit(1)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-

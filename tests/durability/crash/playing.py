@@ -29,6 +29,7 @@ class Life:
     struck: str | None
     recovering: bool
     failed: str | None
+    refused: bool  #: it failed because the journal was refused
     printed: int | None  #: calls of which its recovery said that they may be paid twice
     kept: Kept
     output: bytes | None
@@ -56,7 +57,7 @@ def play(workload: Workload, case: Case, place: Path, *, tell: list[Any] | None 
     kills, phase = list(case.kills), 0
     while phase < len(workload.phases):
         kill_at = (kills.pop(0) if kills else 0) or None
-        life = _live(workload, phase, place, len(lives), case, kill_at, tell)
+        life = one_life(workload, phase, place, len(lives), case, kill_at, tell)
         lives.append(life)
         if life.failed is not None:
             break
@@ -65,10 +66,15 @@ def play(workload: Workload, case: Case, place: Path, *, tell: list[Any] | None 
     return Played(tuple(lives), tuple(read(place / "ledger")))
 
 
-def _live(
+def one_life(
     workload: Workload, phase: int, place: Path, number: int, case: Case, kill_at: int | None, tell: list[Any] | None
 ) -> Life:
     ended = fork(live, workload, phase, place, number, case.backend, case.mode, kill_at, tell=tell is not None)
+    return left(place, number, phase, ended, tell)
+
+
+def left(place: Path, number: int, phase: int, ended: int, tell: list[Any] | None = None) -> Life:
+    """What a life whose process `ended` so has left."""
     report = json.loads((place / f"life-{number}.json").read_bytes() or b"{}")
     failed = report.get("failed")
     if failed is None and (ended != 0) != ("struck" in report):
@@ -81,6 +87,7 @@ def _live(
         report.get("struck"),
         report.get("recovering", False),
         failed,
+        report.get("refused", False),
         report.get("printed"),
         kept(place / RUN),
         output.read_bytes() if output.exists() else None,
@@ -107,7 +114,7 @@ def undisturbed(workload: Workload, backend: str, place: Path) -> Undisturbed:
     if played.last.failed is not None:
         raise AssertionError(f"{workload.name} on {backend}: {played.last.failed}")
     again: list[Any] = []
-    _live(workload, len(workload.phases) - 1, place, len(told), Case("", backend, "inline", ()), None, again)
+    one_life(workload, len(workload.phases) - 1, place, len(told), Case("", backend, "inline", ()), None, again)
     for name in dict.fromkeys(name for report in (*told, *again) for name in report["modules"]):
         if name not in sys.modules:
             importlib.import_module(name)

@@ -142,7 +142,9 @@ def workloads() -> Mapping[str, Workload]:
         one("loop", loop(agent("l", model=UNEVEN, prompt="{{ prompt }} {{ round }}"), until=long_enough, max_rounds=3)),
         one("retry", asks("a", sim(seed=3, errors={"429": 0.3, "503": 0.2})) | after("b", "a"), (*PROMPTS, "five")),
         one(
-            "dead letters", asks("a", sim(seed=1, errors={"400": 0.4})) | after("b", "a"), (*PROMPTS, "five"),
+            "dead letters",
+            asks("a", sim(seed=1, errors={"400": 0.4})) | after("b", "a"),
+            (*PROMPTS, "five"),
         ),
         one("duplicates", asks("a", UNEVEN) | after("b", "a"), ("same", "other", "same", "same"), ordered=False),
         one(

@@ -1,0 +1,62 @@
+"""An engine that is wrong, in a way that a crash would show: so that it is known that it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pipeline.durability.page import Page
+from pipeline.durability.session import Session
+from pipeline.durability.writer import Writer
+
+
+def send_at_once() -> None:
+    async def durable(self: Writer) -> bool:
+        return True
+
+    Writer.durable = durable
+
+
+def deliver_at_once() -> None:
+    def when_durable(self: Writer, done: Callable[[], None], **options: Any) -> None:
+        done()
+
+    Writer.when_durable = when_durable
+
+
+def forget_calls() -> None:
+    found = Page.find
+
+    def find(self: Page, kind: str, path: tuple[str, ...], ordinal: int = 0) -> object | None:
+        return None if kind == "call" else found(self, kind, path, ordinal)
+
+    Page.find = find
+
+
+def admit_twice() -> None:
+    admit = Session.admit
+
+    async def admit_again(self: Session, *args: Any, **options: Any) -> Any:
+        self._known.clear()
+        return await admit(self, *args, **options)
+
+    Session.admit = admit_again
+
+
+def lose_lines() -> None:
+    commit = Session.commit
+
+    def commit_less(self: Session, rows: Any) -> None:
+        """The last row of a group is forgotten now and then."""
+        commit(self, rows[:-1] if len(rows) > 5 else rows)
+
+    Session.commit = commit_less
+
+
+BROKEN: Mapping[str, Callable[[], None]] = {
+    "a request is sent before it is in the journal": send_at_once,
+    "a record is delivered before it is in the journal": deliver_at_once,
+    "a call that was finished is made again": forget_calls,
+    "a record that was admitted is admitted again": admit_twice,
+    "a group is not committed as a whole": lose_lines,
+}

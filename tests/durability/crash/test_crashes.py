@@ -1,0 +1,66 @@
+"""A run that is killed, loses power or finds its journal damaged, and goes on: it is right, or it is refused.
+
+Each test starts a process of its own, because only one that has no threads may be forked. What fails says how it is
+tried again.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.durability.crash.breaking import BROKEN
+
+ROOT = Path(__file__).parents[3]
+SHARDS = 8
+CASES, RECOVERIES, STATES, DAMAGES = 1560, 240, 1040, 400
+
+
+def harness(*options: object) -> dict[str, Any]:
+    """What `python -m tests.durability.crash` tells."""
+    command = [sys.executable, "-m", "tests.durability.crash", "--json", *map(str, options)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
+@pytest.mark.parametrize("shard", range(1, SHARDS + 1))
+def test_a_run_that_is_killed_anywhere_is_after_its_resume_the_run_that_was_not(shard: int) -> None:
+    told = harness("--cases", CASES, "--shard", f"{shard}/{SHARDS}")
+    assert told["failures"] == []
+    assert told["cases"] >= CASES // SHARDS - 60
+    assert told["struck"] >= told["cases"]
+
+
+@pytest.mark.parametrize("shard", range(1, 3))
+def test_a_recovery_that_is_killed_is_recovered_from(shard: int) -> None:
+    told = harness("--recovery", "--cases", RECOVERIES, "--shard", f"{shard}/2")
+    assert told["failures"] == []
+    assert told["struck"] >= told["cases"] >= RECOVERIES // 2 - 20
+
+
+@pytest.mark.parametrize("shard", range(1, 5))
+def test_after_a_loss_of_power_a_run_goes_on_from_what_the_disk_holds(shard: int) -> None:
+    told = harness("--disks", "--cases", STATES, "--shard", f"{shard}/4")
+    assert told.pop("failures") == []
+    assert sum(total for total, _ in told.values()) >= STATES // 4 - 20
+    assert all(right == total for total, right in told.values())  # what was synced is there, so nothing is refused
+
+
+def test_a_journal_that_was_damaged_or_tampered_with_is_refused_or_right() -> None:
+    told = harness("--hostile", "--cases", DAMAGES)
+    assert told.pop("failures") == []
+    assert told["database, flipped"][0] == DAMAGES * 6 // 10
+    assert told["changed"][1] < told["changed"][0]
+
+
+@pytest.mark.parametrize("wrong", sorted(BROKEN))
+def test_an_engine_that_is_wrong_is_noticed(wrong: str) -> None:
+    told = harness("--broken", wrong, "--workload", "sequence", "--workload", "duplicates", "--cases", 60, "--most", 1)
+    assert len(told["failures"]) == 1
