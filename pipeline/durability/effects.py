@@ -6,9 +6,9 @@ Classes of the user's say it themselves, and an option of theirs that says nothi
     retries: int = field(default=3, metadata={"operational": True})
 
 A request is the same under any operational setting: what decides its bytes is `result`, and so is whatever decides
-which items, members and answers there are, and which of them a replay computes again. What is only a matter of when, how many at once, how often tried, what is
-told and who pays is operational, and so are times after which a visit or an item fails; but not those of a join, which
-say what a partial value consists of.
+which items, members and answers there are, and which of them a replay computes again. What is only a matter of when,
+how many at once, how often tried, what is told and who pays is operational, and so are times after which a visit or an
+item fails; but not those of a join, which say what a partial value consists of.
 """
 
 from __future__ import annotations

@@ -205,6 +205,22 @@ def test_the_order_of_the_fields_of_an_answer_is_in_it_because_a_model_writes_th
     assert keys(one, other) == ["stages.s.output.order"]
 
 
+def test_fields_of_definitions_that_an_answer_refers_to_have_an_order_too() -> None:
+    def of(*names: str) -> Pipeline:
+        point = {"type": "object", "properties": {name: {"type": "number"} for name in names}}
+        schema = {
+            "type": "object",
+            "properties": {"at": {"$ref": "#/$defs/Point"}, "ways": {"type": "array", "items": point}},
+            "$defs": {"Point": point},
+        }
+        return Pipeline(agent("s", model="sim/echo", prompt="x", output=schema))
+
+    assert fingerprint(of("x", "y")).result["stages.s.output.order"] == [
+        "at", "ways", "ways.[].x", "ways.[].y", "Point.x", "Point.y"
+    ]  # fmt: skip
+    assert keys(of("x", "y"), of("y", "x")) == ["stages.s.output.order"]
+
+
 def test_variables_are_in_it_one_by_one() -> None:
     stage = map("{{ vars.a }}", name="s")
     one, other = Pipeline(stage, variables={"a": 1, "b": [1]}), Pipeline(stage, variables={"b": [1], "a": 1.0})
@@ -452,6 +468,18 @@ def test_a_name_that_a_function_closes_over_and_that_is_not_bound_yet_is_left_ou
     later = 1
     assert "stages.s.function.closure.later" not in found.result
     assert fingerprint(Pipeline(map(work, name="s"))).result["stages.s.function.closure.later"] == later
+
+
+class Text(str):
+    def told(self) -> str:
+        return super().upper()
+
+
+def test_the_class_that_a_method_belongs_to_is_not_looked_into_for_its_super() -> None:
+    found = fingerprint(Pipeline(map(Text.told, name="s")))
+    assert [key for key in found.result if key.startswith("stages.s.function")] == [
+        "stages.s.function", "stages.s.function.source"
+    ]  # fmt: skip
 
 
 def test_a_default_that_cannot_be_compared_counts_as_given() -> None:
