@@ -49,6 +49,8 @@ async def feed(machine: Machine, source: object) -> None:
     try:
         with CancelScope() as scope:
             await _feed_unfinished(machine, scope)
+            if machine.journal is not None and not machine.journal.takes_more:
+                source = ()
             if isinstance(source, str | bytes | Mapping):
                 raise SourceError("a source is an iterable of prompts, not one prompt or record; put it in a list")
             if isinstance(source, Iterable):
@@ -60,6 +62,8 @@ async def feed(machine: Machine, source: object) -> None:
                         values.close()
             elif isinstance(source, Source):  # before its iteration, if it has both
                 async with source.open() as records:
+                    if machine.journal is not None:
+                        machine.journal.follow(records)
                     await _feed_later(machine, records, scope)
             elif isinstance(source, AsyncIterable):
                 records = aiter(cast("AsyncIterable[object]", source))

@@ -9,6 +9,8 @@ from typing import Protocol, cast
 from anyio import CancelScope, move_on_after
 
 from pipeline.core.errors import ItemError
+from pipeline.core.item import Item
+from pipeline.core.marking import noted
 
 #: why an item is partial whose iterator was cut by a drain
 CUT = "the run took nothing more in before split had given every part"
@@ -68,7 +70,7 @@ class Pulls:
             holder.pulling = scope
             self._waiting.add(scope)
             try:
-                return (await anext(members),)
+                return (await noted(holder.item, anext(members)),)
             except StopAsyncIteration:
                 return ()
             finally:
@@ -81,6 +83,7 @@ class Holder(Protocol):
     """Who waits, so that the wait can be cancelled."""
 
     pulling: CancelScope | None
+    item: Item
 
 
 async def close(iterator: object) -> None:

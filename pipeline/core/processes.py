@@ -39,6 +39,7 @@ from anyio.lowlevel import RunVar
 
 from pipeline.core.anyio_private import NoneReady, call_in_process, is_told_by_process, worker_processes
 from pipeline.core.errors import DefinitionError, ItemError, Problem
+from pipeline.core.marking import Elsewhere
 from pipeline.core.time_limit import within
 from pipeline.core.worker_process import Answer, perform
 
@@ -118,10 +119,12 @@ class Processes:
         call = object()
         await self._units.acquire_on_behalf_of(call)
         PROCESSES_OUT.set(PROCESSES_OUT.get() + 1)
+        elsewhere = Elsewhere()
         try:
             answer = await self._ask(request)
         finally:
             PROCESSES_OUT.set(PROCESSES_OUT.get() - 1)
+            elsewhere.end()
             self._units.release_on_behalf_of(call)
         return self._read(answer)
 

@@ -14,6 +14,7 @@ from pipeline.core.item import Outcome
 from pipeline.core.machine import DrainMode, Machine
 from pipeline.core.ports import Resource
 from pipeline.core.record import Record
+from pipeline.core.recovered import Recovered
 from pipeline.core.results import Results
 from pipeline.core.root import Reply, Root
 from pipeline.core.slots import check_slots
@@ -51,6 +52,12 @@ class Run:
         """Attempts of model calls that were sent and have not ended; counted in runs with a journal."""
         journal = self._machine.journal
         return 0 if journal is None else journal.in_flight
+
+    @property
+    def recovered(self) -> Recovered | None:
+        """What earlier runs with the same journal have left; None without one, and in the first run with it."""
+        journal = self._machine.journal
+        return None if journal is None else journal.recovered
 
     def opened(self, definition: Resource[T]) -> T:
         """What was opened for `definition`, which is one of the pipeline's resources or the sink of this run."""

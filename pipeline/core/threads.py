@@ -19,6 +19,7 @@ import anyio
 from anyio import CapacityLimiter, to_thread
 
 from pipeline.core.errors import PipelineError
+from pipeline.core.marking import Elsewhere
 from pipeline.core.time_limit import within
 
 if TYPE_CHECKING:
@@ -49,12 +50,15 @@ class BlockingCall:
     error, then `ended`, each once; a reader elsewhere needs no lock for that. What it commits elsewhere it commits
     under the lock, under which it is abandoned as well, so it changes nothing after that."""
 
-    __slots__ = ("_lock", "_outer", "abandoned", "args", "began", "done", "ended", "error", "function", "result")
+    __slots__ = (
+        "_lock", "_outer", "abandoned", "args", "began", "done", "elsewhere", "ended", "error", "function", "result",
+    )  # fmt: skip
 
     def __init__(self, function: Callable[..., object], args: tuple[object, ...]) -> None:
         self.function = function
         self.args = args
         self.done = anyio.Event()
+        self.elsewhere: Elsewhere | None = None
         self.began = False
         self.ended = False
         self.abandoned = False  #: whoever waited for the result has left before it was there
@@ -138,6 +142,7 @@ class Threads:
             self._units.total_tokens = self._total = meter.slots.total
         call = BlockingCall(function, args)
         await self._units.acquire_on_behalf_of(call)
+        call.elsewhere = Elsewhere()
         self._calls.add(call)
         self._machine.keep(self._keep, call)
         try:
@@ -150,6 +155,8 @@ class Threads:
         await to_thread.run_sync(call.perform, abandon_on_cancel=True, limiter=self._unlimited)
         self._calls.discard(call)
         self._units.release_on_behalf_of(call)
+        if call.elsewhere is not None:
+            call.elsewhere.end()
         call.done.set()
 
     def statistics(self) -> BlockingStatistics:

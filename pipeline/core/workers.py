@@ -22,6 +22,7 @@ from anyio.lowlevel import checkpoint
 from pipeline.core.errors import CallsClosed, InvariantError, Skip
 from pipeline.core.item import Item, Outcome
 from pipeline.core.leaf import LeafStage
+from pipeline.core.marking import marked
 from pipeline.core.ports import Hold
 from pipeline.core.streams import BURST, BURST_SECONDS, Inbox, Outbox, hand_over
 
@@ -41,7 +42,7 @@ class Workers:
         self.outbox = outbox
         self.meter = scope.meter(stage.name, stage.concurrency)
         self.slots = self.meter.slots
-        self.process = stage.bind(scope)
+        self.process = stage.bind(scope) if scope.machine.journal is None else marked(stage.bind(scope))
         scope.machine.crews[stage.name] = self
         self.task_group = create_task_group()
         self.idle = 0

@@ -5,44 +5,10 @@ Identity does not depend on the position, so that a resumed run knows its record
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
-from hashlib import blake2b
-from typing import Generic, NamedTuple, TypeVar
 
-from pipeline.core.codec import canonical
 from pipeline.core.errors import ItemError
-
-#: Distinct contents, and distinct ids, that are remembered. A repeat that comes later than this many others is not
-#: noticed as one, which is the price of reading endless input in bounded memory.
-HORIZON = 32_768
-
-V = TypeVar("V")
-
-
-class _Recent(Generic[V]):
-    """The `HORIZON` keys last used, and a value for each."""
-
-    def __init__(self) -> None:
-        self._values: OrderedDict[bytes | str, V] = OrderedDict()
-
-    def get(self, key: bytes | str) -> V | None:
-        if key not in self._values:
-            return None
-        self._values.move_to_end(key)
-        return self._values[key]
-
-    def put(self, key: bytes | str, value: V) -> None:
-        self._values[key] = value
-        if len(self._values) > HORIZON:
-            self._values.popitem(last=False)
-
-
-class Identified(NamedTuple):
-    """The id of a record, and what it has in common with its repetitions: the id without its number."""
-
-    id: str
-    name: str
+from pipeline.core.identity import Contents, Identified, Recent
 
 
 class Identity:
@@ -50,20 +16,16 @@ class Identity:
 
     def __init__(self, id_field: str | None = None) -> None:
         self._id_field = id_field
-        self._contents = _Recent[int]()
-        self._places = _Recent[str]()
+        self._contents = Contents()
+        self._places = Recent[str]()
 
     def of_content(self, value: object) -> Identified:
-        """Give 16 hex digits of the content of a record; its second occurrence ends in `#2`, the third in `#3`."""
-        return self.of_bytes(canonical(value))
+        """Give the id of a record that brings none, see `Contents`."""
+        return self._contents.of_content(value)
 
     def of_bytes(self, data: bytes) -> Identified:
-        """Give the same of bytes that could not be read."""
-        digest = blake2b(data, digest_size=8).digest()
-        count = (self._contents.get(digest) or 0) + 1
-        self._contents.put(digest, count)
-        name = digest.hex()
-        return Identified(name if count == 1 else f"{name}#{count}", name)
+        """Give the id of bytes that could not be read."""
+        return self._contents.of_bytes(data)
 
     def of_fields(self, fields: Mapping[str, object], place: str) -> tuple[Identified, ItemError | None]:
         """Return the id of a record, and what is wrong with it: an id twice, or none where one was asked for.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncGenerator, Callable, Iterator
+import math
+import os
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,8 +15,10 @@ from anyio import to_thread
 
 from pipeline.core.errors import DefinitionError, ItemError, Problem, RunStopped, SourceError
 from pipeline.core.inputs import guess_field, input_of_fields, input_of_text, why_no_prompt
+from pipeline.core.progress import Progress
 from pipeline.core.record import Input
 from stages.sources.charset import charset
+from stages.sources.comparing import difference
 from stages.sources.files import STDIN, examine, title
 from stages.sources.identity import Identity
 from stages.sources.parsed import Origin, Parsed
@@ -92,6 +96,17 @@ class Inputs:
         finally:
             opened.close()
 
+    def differences(self, before: Sequence[Progress]) -> tuple[str, ...]:
+        """Satisfies `Rereadable`."""
+        separators = b"\0" if self.format == "nul" else b"\n"
+        return tuple(found for each in before if (found := difference(self.paths, each, separators)) is not None)
+
+    def again(self) -> Inputs | None:
+        """The same without a word, unless a part of it can be read once only."""
+        if any(path == STDIN or not os.path.isfile(path) for path in self.paths):
+            return None
+        return dataclasses.replace(self, notice=None, strict=False, max_bad_items=math.inf)
+
     def origin(self, path: str) -> Origin:
         """Return how the input at `path` is read."""
         rules = (self.max_record_bytes, charset(self.encoding), self.keep_empty, self.strict)
@@ -113,7 +128,10 @@ class OpenInputs:
 
     def __init__(self, definition: Inputs) -> None:
         self._definition = definition
-        self._paths = iter(definition.paths)
+        self._paths = iter(enumerate(definition.paths))
+        self._number = 0  #: of the file that is being read
+        self._traced = False
+        self._traces: list[Progress] = []  #: of the files before it
         self._identity = Identity(definition.id_field)
         self._tolerance = Tolerance.of(definition.max_bad_items)
         self._file: OpenFile | None = None
@@ -150,11 +168,24 @@ class OpenInputs:
             if share_of(name, shard[1]) == shard[0]:
                 return self._yielded(record._replace(position=index))
 
+    def trace(self) -> None:
+        """Satisfies `Traced`."""
+        self._traced = True
+
+    @property
+    def taken(self) -> int:
+        """Bytes taken so far."""
+        return self._bytes + (self._file.taken if self._file else 0)
+
+    def progress(self) -> list[Progress]:
+        """How far each file was read that was begun."""
+        found = None if self._file is None else self._file.progress(self._number)
+        return [*self._traces, *([] if found is None else [found])]
+
     def statistics(self) -> InputStatistics:
         """Return what was read so far."""
         blank = self._blank_lines + (self._file.blank_lines if self._file else 0)
-        taken = self._bytes + (self._file.taken if self._file else 0)
-        return InputStatistics(self._records, self._defects, blank, taken)
+        return InputStatistics(self._records, self._defects, blank, self.taken)
 
     def close(self) -> None:
         """Close what is open; the iterator then ends. May be called twice."""
@@ -165,10 +196,11 @@ class OpenInputs:
     async def _advance(self) -> bool:
         """Make more parsed records available: from the next block, or the next file. False at the end of all."""
         if self._file is None:
-            path = next(self._paths, None)
+            self._number, path = next(self._paths, (0, None))
             if path is None:
                 return False
-            self._file = OpenFile(path, self._definition.format, self._definition.origin(path))
+            origin = self._definition.origin(path)
+            self._file = OpenFile(path, self._definition.format, origin, traced=self._traced)
             self._tell_field = self._definition.field is None
         parsed = await self._file.next_block()
         if parsed is None:
@@ -182,7 +214,8 @@ class OpenInputs:
         if self._file is None:
             return
         file, self._file = self._file, None
-        change = file.change()
+        change, progress = file.change(), file.progress(self._number)
+        self._traces += [] if progress is None else [progress]
         file.close()
         name = title(file.path)
         self._bytes += file.taken

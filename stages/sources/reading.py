@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import Literal
 
+from pipeline.core.progress import Progress
 from stages.sources.blocks import BlockReader
 from stages.sources.change import Change, Snapshot
 from stages.sources.files import STDIN, open_path, parser_of, stdin_fd, title
@@ -20,13 +21,14 @@ class OpenFile:
     `origin.tell` hears a sentence for people when the format that was guessed may be the wrong one.
     """
 
-    def __init__(self, path: str, format: Format | Literal["auto"], origin: Origin) -> None:
+    def __init__(self, path: str, format: Format | Literal["auto"], origin: Origin, *, traced: bool = False) -> None:
         self.path = path
         self._origin = origin
         self._format: Format | Literal["auto"] = format
         self._fd = stdin_fd() if path == STDIN else open_path(path)
         self._before = Snapshot.of(self._fd)
-        self._blocks = Unpacked(path, BlockReader(self._fd))
+        traced = traced and path != STDIN and self._before is not None
+        self._blocks = Unpacked(path, BlockReader(self._fd), traced=traced)
         self._head = b""
         self._parser: Parser | None = None
         self._ended = False
@@ -39,6 +41,11 @@ class OpenFile:
     def taken(self) -> int:
         """Bytes taken from the input."""
         return self._blocks.taken
+
+    def progress(self, number: int) -> Progress | None:
+        """How far it was read, as the input of this number; None if nobody asked, or it cannot be read again."""
+        trace = self._blocks.trace
+        return None if trace is None else Progress(number, self.path, self.taken, trace.digest(), self._ended)
 
     async def next_block(self) -> Iterator[Parsed] | None:
         """Return the records of the next block, None after the last. Raises `SourceError`."""

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
 from anyio.lowlevel import checkpoint
 
 from stages.sources.blocks import BLOCK, BlockReader
 from stages.sources.files import check_packing, reading_failed, unpacking_failed
 from stages.sources.unpacking import MAGIC, BadGzip, Gunzip
 
+DIGEST = 16  #: bytes of the hash of what was read
+
 
 class Unpacked:
     """Reads an input in blocks of text. What changes: the bytes before it is known whether they are compressed."""
 
-    def __init__(self, path: str, reader: BlockReader) -> None:
+    def __init__(self, path: str, reader: BlockReader, *, traced: bool = False) -> None:
         self._path = path
         self._reader = reader
         self._known = False
         self._head = b""
         self._packed: Gunzip | None = None
         self.taken = 0  #: bytes of the input so far
+        self.trace = blake2b(digest_size=DIGEST) if traced else None  #: a hash of those
 
     async def read(self) -> bytes:
         """Return the next block, at most 64 KiB or what was there to read; empty at the end. Raises `SourceError`.
@@ -67,4 +72,6 @@ class Unpacked:
         except OSError as error:
             raise reading_failed(self._path, error) from error
         self.taken += len(block)
+        if self.trace is not None:
+            self.trace.update(block)
         return block

@@ -15,6 +15,7 @@ import anyio
 from pipeline import Pipeline
 from pipeline.core.record import Record
 from pipeline.core.recovered import Recovered
+from pipeline.core.stage import Chain, Stage
 from pipeline.durability.journal import FILE, Journal
 from stages import agent
 from stages.models.simulated import SimulatedModel
@@ -28,17 +29,20 @@ def model(**options: Any) -> SimulatedModel:
     return SimulatedModel(**{"latency": LATENCY, "price": PRICE, "model": "echo", **options})
 
 
-def pipe(*prompts: str, model: SimulatedModel | None = None, **options: Any) -> Pipeline:
+def chain(*prompts: str, model: SimulatedModel | None = None) -> Stage:
     """A chain of agents called a, b, c, …, one for each prompt."""
     asked = model or globals()["model"]()
-    stages = [
-        agent(name, model=asked, prompt=prompt, max_output_tokens=100, concurrency=8)
-        for name, prompt in zip("abcdefgh", prompts or ("{{ prompt }}",), strict=False)
-    ]
-    chain = stages[0]
-    for stage in stages[1:]:
-        chain = chain | stage
-    return Pipeline(chain, **options)
+    return Chain.of(
+        *(
+            agent(name, model=asked, prompt=prompt, max_output_tokens=100, concurrency=8)
+            for name, prompt in zip("abcdefgh", prompts, strict=False)
+        )
+    )
+
+
+def pipe(*prompts: str, model: SimulatedModel | None = None, **options: Any) -> Pipeline:
+    """A pipeline of such agents."""
+    return Pipeline(chain(*(prompts or ("{{ prompt }}",)), model=model), **options)
 
 
 @dataclass
@@ -62,18 +66,17 @@ async def live(pipeline: Pipeline, source: object, journal: Journal) -> Lived:
 
 async def crashed(pipeline: Pipeline, source: object, journal: Journal, after: float, image: Path) -> Journal:
     """A journal as it would be if the process had died after so many seconds."""
-    async with pipeline.open(source, journal=journal) as run:  # type: ignore[arg-type]
-        async with anyio.create_task_group() as tg:
 
-            async def read() -> None:
-                async for _ in run.results:
-                    pass
+    async def read() -> None:
+        async for _ in run.results:
+            pass
 
-            tg.start_soon(read)
-            await anyio.sleep(after)
-            shutil.copytree(journal.directory, image)
-            run.abort()
-            tg.cancel_scope.cancel()
+    async with pipeline.open(source, journal=journal) as run, anyio.create_task_group() as tg:  # type: ignore[arg-type]
+        tg.start_soon(read)
+        await anyio.sleep(after)
+        shutil.copytree(journal.directory, image)
+        run.abort()
+        tg.cancel_scope.cancel()
     return Journal(image)
 
 

@@ -171,7 +171,9 @@ ASIDE = json.dumps([5 * 10**9, 50, 1])
         (("ambiguous", json.dumps([0, 0, 1]), None, None), Amount(requests=1)),
     ],
 )
-def test_each_end_of_an_attempt_counts_for_a_budget(tmp_path: Path, attempt: tuple[object, ...], amount: Amount) -> None:
+def test_each_end_of_an_attempt_counts_for_a_budget(
+    tmp_path: Path, attempt: tuple[object, ...], amount: Amount
+) -> None:
     assert amounts(tmp_path, attempt) == amount
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-from stages.sources import identity
-from stages.sources.identity import HORIZON, Identity
+from pipeline.core import identity
+from pipeline.core.identity import HORIZON
+from stages.sources.identity import Identity
 
 
 def test_the_id_of_a_content_is_its_hash_and_repeats_are_numbered() -> None:
