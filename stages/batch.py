@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Never, TypeAlias
 
 from pipeline.core.asking import ask
-from pipeline.core.batches import Batch, Member, id_of
-from pipeline.core.collapse import Collapse
+from pipeline.core.batches import Batch, Member, id_of, yielding
+from pipeline.core.collapse import Collapse, end_with
 from pipeline.core.composite import Composite, CompositeRun
 from pipeline.core.deadlines import Deadlines
 from pipeline.core.decisions import decision_problems, read_decision
 from pipeline.core.errors import DefinitionError, Failure, ItemError, Problem
 from pipeline.core.events import BatchFlushed, Trigger
 from pipeline.core.item import Frame, Item, Missing, Outcome
+from pipeline.core.replay import NOT_KEPT
+from pipeline.core.reunion import Ending, Membership, end_before, keep_end, membership_before
 from pipeline.core.stage import Body, OnError, Stage, Standing, Template, as_stage
 from pipeline.core.templates import Expression
 from pipeline.core.time_limit import is_duration
@@ -36,6 +38,9 @@ Weight: TypeAlias = Callable[[object], object] | Expression
 
 _BODY = "body"
 
+#: seconds that the members of a batch wait for each other at least when it is made again after a crash
+REUNION_SECONDS = 5.0
+
 
 class Bracket(Batch):
     """A batch whose members go on by themselves, each with its result."""
@@ -51,42 +56,41 @@ class Bracket(Batch):
             return
         members = self.conclude()
         self.run.joiner.closed(self)
-        self._share_out(frame)
-        if outcome.status in ("ok", "partial") and outcome.item is not None:
-            self._hand_out(members, outcome.item)
-            return
-        for member in members:
-            if outcome.status == "failed" and outcome.failure is not None:
-                self.run.reject(member.item, outcome.failure)
-            else:
-                member.item.frame.resolve(Outcome(outcome.status, member.item))
+        shares = self._share_out(frame)
+        ends = self._ends(members, outcome)
+        for member, end in zip(members, ends, strict=True):  # all of them before anybody goes on
+            self.run.keep(member.item, end, shares[member])
+        for member, end in zip(members, ends, strict=True):
+            self.run.go_on(member.item, end)
 
-    def _share_out(self, frame: Frame) -> None:
+    def _share_out(self, frame: Frame) -> dict[Member, object]:
         """Charge what was used for the batch to its members in equal parts; the remainders go to the first ones. One
-        that has left has a part too, which is in no record: when it left changes nothing for the others."""
+        that has left has a part too, which is in no record: when it left changes nothing for the others. Returns what
+        the journal says of each part."""
+        shares: dict[Member, object] = {}
         for place, member in enumerate(self.places):
-            frame.account.share(place, len(self.places)).hand_over(member.item.frame.account)
+            share = frame.account.share(place, len(self.places))
+            shares[member] = share.stored()
+            share.hand_over(member.item.frame.account)
+        return shares
 
     def missing(self) -> tuple[Missing, ...]:
         """Nothing: what a member had to do without before is its own, and not that of the others."""
         return ()
 
-    def _hand_out(self, members: list[Member], item: Item) -> None:
-        """Give every member its result."""
+    def _ends(self, members: list[Member], outcome: Outcome) -> list[Ending]:
+        """How each member ends: with its result, or as the batch did."""
+        if outcome.status not in ("ok", "partial") or outcome.item is None:
+            return [Ending(outcome.status, failure=outcome.failure)] * len(members)
+        item = outcome.item
         results, count = item.value, len(self.places)
         if not isinstance(results, list | tuple) or len(results) != count:  # pyright: ignore[reportUnknownArgumentType]
             given = f"{len(results)}" if isinstance(results, list | tuple) else f"one {type(results).__name__}"  # pyright: ignore[reportUnknownArgumentType]
             text = f"the body has to give a list of {count} results, got {given}; a map at its end can make the list"
             error = ItemError(text, type="WrongResults")
-            for member in members:
-                self.run.reject(member.item, Failure.of(error, self.label))
-            return
+            return [Ending("failed", failure=Failure.of(error, self.label))] * len(members)
         place = {member: number for number, member in enumerate(self.places)}
-        for member in members:
-            entered = member.item
-            lacks = tuple(lack for lack in item.missing if lack not in entered.missing)
-            done = entered.output(self.label, results[place[member]])  # pyright: ignore[reportUnknownArgumentType]
-            self.run.joiner.emit(done._replace(missing=entered.missing + lacks))
+        return [Ending("ok", results[place[member]], item.missing) for member in members]  # pyright: ignore[reportUnknownArgumentType]
 
 
 class BatchRun(CompositeRun):
@@ -97,26 +101,83 @@ class BatchRun(CompositeRun):
     def __init__(self, stage: BatchStage, scope: Scope) -> None:
         super().__init__(stage, scope)
         self.filling: dict[Hashable, Batch] = {}
+        self.reunions: dict[Membership, Batch] = {}
+        self._flushed = 0
         self._clock: Deadlines[Batch] | None = None
         if stage.within is not None:
             self._clock = Deadlines(stage.within, lambda batch: self.flush(batch, "time"))
+        self._patience: Deadlines[Batch] | None = None
+        if scope.machine.journal is not None:
+            longest = max(REUNION_SECONDS, stage.within or 0.0)
+            self._patience = Deadlines(longest, lambda batch: self.flush(batch, "time"))
 
     @property
     def parked(self) -> int:
-        return super().parked + sum(len(batch.members) for batch in self.filling.values())
+        return super().parked + sum(len(batch.members) for batch in self._waiting())
+
+    def _waiting(self) -> tuple[Batch, ...]:
+        return (*self.filling.values(), *self.reunions.values())
 
     async def fan_out(self, item: Item) -> None:
         stage = self.stage
+        if (end := end_before(item, stage.name)) is not None:
+            self._end_as_before(item, end)
+            return
         key = None if stage.key is None else await key_of(stage.key, item, stage.name)
         weight = 1.0 if stage.weight is None else await weight_of(stage.weight, item, stage.name)
         if item.frame.revoked:  # while its key or weight was waited for
             item.frame.drop()
+        elif (before := membership_before(item, stage.name)) is not None:
+            self._reunite(item, before, weight)
         else:
             self.add(item, key, weight)
+
+    def _end_as_before(self, item: Item, end: Ending) -> None:
+        """Let an item go on that had its result in an earlier run."""
+        if self.stage.body is not None:
+            self.go_on(item, end)
+            return
+        yielding(item.frame).no_more(item.frame)
+        end_with(item.frame, end.status)
+
+    def _reunite(self, item: Item, before: Membership, weight: float) -> None:
+        """Put `item` into the batch that it was in before. It goes when all are there, or, without those who cannot
+        come any more, when it has waited long enough."""
+        batch = self.reunions.get(before)
+        if batch is None:
+            batch = self.reunions[before] = self._make(before)
+            batch.before = before
+            if self._patience is not None:
+                self._patience.start(batch)
+        batch.add(item, weight)
+        if batch.reunited:
+            self.flush(batch, "size")
+
+    def keep(self, item: Item, end: Ending, used: object) -> None:
+        """Write how a member ends, for a run that comes to it when the others are not there any more."""
+        if (
+            item.frame.root.page is not None
+            and end.status != "cancelled"
+            and not keep_end(item, self.stage.name, end, used)
+        ):
+            remarks = self.scope.machine.remarks
+            remarks[NOT_KEPT] = remarks.get(NOT_KEPT, 0) + 1
+
+    def go_on(self, item: Item, end: Ending) -> None:
+        """Send a member on with its result, or end it."""
+        if end.status == "ok":
+            lacks = tuple(lack for lack in end.missing if lack not in item.missing)
+            self.joiner.emit(item.output(self.stage.name, end.value)._replace(missing=item.missing + lacks))
+        elif end.status == "failed" and end.failure is not None:
+            self.reject(item, end.failure)
+        else:
+            item.frame.resolve(Outcome(end.status, item))
 
     def start(self, tasks: TaskGroup) -> None:
         if self._clock is not None:
             tasks.start_soon(self._clock.run)
+        if self._patience is not None:
+            tasks.start_soon(self._patience.run)
         self.scope.machine.at_drain.append(self._flush_for_drain)
 
     def input_ended(self) -> None:
@@ -126,6 +187,8 @@ class BatchRun(CompositeRun):
         self.scope.machine.at_drain.remove(self._flush_for_drain)
         if self._clock is not None:
             self._clock.close()
+        if self._patience is not None:
+            self._patience.close()
 
     def add(self, item: Item, key: Hashable, weight: float) -> None:
         """Put `item` into the batch of its key. One that would become too heavy by it goes first."""
@@ -134,16 +197,16 @@ class BatchRun(CompositeRun):
             self.flush(batch, "size")
             batch = None
         if batch is None:
-            batch = self.filling[key] = self._new(key)
+            batch = self.filling[key] = self._make(key)
+            if self._clock is not None:
+                self._clock.start(batch)
         batch.add(item, weight)
         if batch.weight >= size:
             self.flush(batch, "size")
 
-    def _new(self, key: Hashable) -> Batch:
+    def _make(self, key: Hashable) -> Batch:
         batch = Bracket(self, key) if self.stage.body is not None else Collapse(self.stage.name, key, self.forget)
         self.joiner.opened(batch)
-        if self._clock is not None:
-            self._clock.start(batch)
         return batch
 
     def flush(self, batch: Batch, trigger: Trigger) -> None:
@@ -153,7 +216,8 @@ class BatchRun(CompositeRun):
             ids = tuple(id_of(member.item.frame) for member in batch.members)
             event = BatchFlushed(batch.label, ids, batch.weight, trigger)
             self.scope.machine.emit(event)
-        item = batch.seal()
+        item = batch.seal(self._flushed)
+        self._flushed += 1
         if isinstance(batch, Bracket):
             self.feedback.put(_BODY, item, batch)
         else:
@@ -173,12 +237,15 @@ class BatchRun(CompositeRun):
     def _close(self, batch: Batch) -> None:
         if self.filling.get(batch.key) is batch:
             del self.filling[batch.key]
-        if self._clock is not None:
-            self._clock.stop(batch)
+        if batch.before is not None:
+            self.reunions.pop(batch.before, None)
+        clock = self._clock if batch.before is None else self._patience
+        if clock is not None:
+            clock.stop(batch)
 
     def _flush_all(self, trigger: Trigger) -> None:
         """Send on what is not full; what a resume will do is left to it, so that it fills as if nothing had been."""
-        for batch in tuple(self.filling.values()):
+        for batch in self._waiting():
             if self.scope.machine.leaves_open:
                 batch.abandon()
             else:

@@ -16,6 +16,7 @@ from pipeline.core.errors import InvariantError
 from pipeline.core.item import Frame, Item, Keeper, Missing, Outcome
 from pipeline.core.record import Input
 from pipeline.core.results import Yields, place_of
+from pipeline.core.reunion import Membership, write_membership
 from pipeline.core.root import Root
 from pipeline.core.state import ConversationState
 
@@ -93,9 +94,12 @@ class BatchRoot(Root):
 
 
 class Batch(ABC):
-    """The fold of one batch. What can change: `members`, `weight`, `places` and `root` when it is sealed, `closed`."""
+    """The fold of one batch. What can change: `members`, `weight`, `places` and `root` when it is sealed, `closed`.
 
-    __slots__ = ("closed", "forget", "key", "label", "members", "places", "root", "scope", "weight")
+    With a journal it is written who its members are. Of a batch that is made again, `before` says who they were.
+    """
+
+    __slots__ = ("before", "closed", "forget", "key", "label", "members", "places", "root", "scope", "weight")
 
     #: whether a failure here is somebody else's to judge, see `Scope.conclude`
     judges = True
@@ -110,6 +114,7 @@ class Batch(ABC):
         self.root: BatchRoot | None = None
         self.scope: CancelScope | None = None
         self.closed = False
+        self.before: Membership | None = None
 
     @property
     def untaken(self) -> bool:
@@ -137,8 +142,17 @@ class Batch(ABC):
         if self.scope is not None:
             self.scope.cancel()
 
-    def seal(self) -> Item:
-        """Close the batch to further members: the item that stands for all of them, a list of their payloads."""
+    @property
+    def reunited(self) -> bool:
+        """Whether everybody is there who was there before."""
+        return self.before is not None and len(self.members) >= len(self.before.ids)
+
+    def seal(self, number: int = 0) -> Item:
+        """Close the batch to further members: the item that stands for all of them, a list of their payloads. `number`
+        tells it from other batches of the run."""
+        if self.before is not None:
+            order = self.before.order()
+            self.members = dict.fromkeys(sorted(self.members, key=lambda member: order[id_of(member.item.frame)]))
         self.places = tuple(self.members)
         items = [member.item for member in self.places]
         first = min(items, key=lambda item: item.frame.root.index)
@@ -149,6 +163,10 @@ class Batch(ABC):
         if None not in deadlines:  # the work is of use for as long as one member waits for it
             root.deadline = max(deadline for deadline in deadlines if deadline is not None)
         self.root = root
+        if (page := items[0].frame.root.page) is not None:
+            root.page = page.under("batch", *items[0].frame.path(), self.label)
+            if not self.reunited:
+                write_membership(items, self.label, Membership(tuple(id_of(item.frame) for item in items), number))
         return Item(values, ConversationState(), root, self.missing())
 
     def missing(self) -> tuple[Missing, ...]:

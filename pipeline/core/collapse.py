@@ -11,6 +11,7 @@ from pipeline.core.batches import Batch, Member, yielding
 from pipeline.core.item import Frame, Item, Outcome
 from pipeline.core.record import Record, Status
 from pipeline.core.results import Delivery
+from pipeline.core.reunion import write_end
 from pipeline.core.root import record_of
 
 
@@ -29,9 +30,9 @@ class Collapse(Batch):
     def untaken(self) -> bool:
         return self.ended
 
-    def seal(self) -> Item:
+    def seal(self, number: int = 0) -> Item:
         """The item that goes on. What its members have used is in its record only, also when one of them leaves."""
-        item = super().seal()
+        item = super().seal(number)
         for member in self.places:
             member.item.frame.account.hand_over(item.frame.account)
         return item.output(self.label, item.value)
@@ -71,12 +72,15 @@ class Collapse(Batch):
 
     def concluded(self, frame: Frame, status: Status) -> None:
         """What the batch became has left its records: so have its members."""
+        if status != "cancelled":
+            for member in self.members:
+                write_end(member.item, self.label, {"status": status})
         for member in self.conclude():
-            _end(member, status)
+            end_with(member.item.frame, status)
 
 
-def _end(member: Member, status: Status) -> None:
-    frame = member.item.frame
+def end_with(frame: Frame, status: Status) -> None:
+    """End a member as what its batch became has ended."""
     if not frame.retired:
         frame.retire()
     yielding(frame).concluded(frame, status)
