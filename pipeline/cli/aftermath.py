@@ -11,7 +11,6 @@ from pipeline.cli.kept import Kept
 from pipeline.core.codec import encode
 from pipeline.core.errors import JournalError
 from pipeline.core.statistics import Statistics
-from pipeline.durability.overview import overview
 
 State = Literal["finished", "unfinished", "refused"]
 
@@ -42,7 +41,7 @@ def aftermath(kept: Kept | None, code: int, now: Statistics | None, *, whole: bo
         return Aftermath(None, _state(now, whole), code, counts, usd, None)
     if not kept.opened or code == LOCKED:
         return Aftermath(kept.run, "refused", code, counts, usd, None)
-    if whole and code in (OK, SOME_FAILED, REFUSED):
+    if whole and kept.input_ended and code in (OK, SOME_FAILED, REFUSED):
         return Aftermath(kept.run, "finished", code, counts, usd, None)
     if _is_done(kept):
         return Aftermath(kept.run, "finished", code, counts, usd, None)
@@ -55,6 +54,8 @@ def _state(now: Statistics | None, whole: bool) -> State:
 
 def _is_done(kept: Kept) -> bool:
     """Whether the journal has it that all of the input was read and every record has ended."""
+    from pipeline.durability.overview import overview  # most runs need none
+
     try:
         return kept.input_ended and overview(kept.directory).open == 0
     except JournalError:

@@ -6,14 +6,15 @@ put into it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import cast
+from typing import Protocol, cast
 
 from pipeline.core.errors import PipelineError
 from pipeline.core.ports import Resource, Sink, Source
+from pipeline.core.progress import Progress, Rereadable, Traced
 from pipeline.core.record import Input, Record
 
 
@@ -36,6 +37,34 @@ def _installed(group: str, name: str) -> Callable[..., object]:
     for point in entry_points(group=group, name=name):
         return cast("Callable[..., object]", point.load())
     raise PipelineError(f"the installation lacks {name!r} (entry points of the group {group}); install penstock again")
+
+
+class Renders(Protocol):
+    """A sink that says which bytes it writes of a record."""
+
+    def render(self, record: Record) -> bytes:
+        """The record's line; nothing if it has none. Raises `ItemError`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """A sink that writes nothing, where somebody else does."""
+
+    def open(self) -> AbstractAsyncContextManager[OpenSilence]:
+        """Open it."""
+        return self._open()
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncGenerator[OpenSilence]:
+        yield OpenSilence()
+
+
+class OpenSilence:
+    """The open form of `Silence`."""
+
+    async def write(self, record: Record) -> None:
+        del record
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +96,21 @@ class Watched:
     def __aiter__(self) -> Watched:
         return self
 
+    # -- satisfies `progress.Traced`, as far as the source does --------------------------------------------------
+
+    def trace(self) -> None:
+        if isinstance(self._records, Traced):
+            self._records.trace()
+
+    @property
+    def taken(self) -> int:
+        return self._records.taken if isinstance(self._records, Traced) else 0
+
+    def progress(self) -> Sequence[Progress]:
+        return self._records.progress() if isinstance(self._records, Traced) else ()
+
+    # -----------------------------------------------------------------------------------------------------------
+
     async def __anext__(self) -> Input:
         try:
             return await anext(self._records)
@@ -75,6 +119,30 @@ class Watched:
                 self._told()
             self.ended = True
             raise
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A source that is open already, so that what cannot be read is known before anything else is begun."""
+
+    records: Watched
+    source: Source
+
+    def open(self) -> AbstractAsyncContextManager[Watched]:
+        """Give what is open; whoever opened it closes it."""
+        return self._open()
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncGenerator[Watched]:
+        yield self.records
+
+    def differences(self, before: Sequence[Progress]) -> Sequence[str]:
+        """Satisfies `progress.Rereadable`."""
+        return self.source.differences(before) if isinstance(self.source, Rereadable) else ()
+
+    def again(self) -> Source | None:
+        """Satisfies `progress.Rereadable`."""
+        return self.source.again() if isinstance(self.source, Rereadable) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from pipeline.cli.alarms import Alarms
 from pipeline.cli.closing import UNREAD, Failures, abandoned, closing, dropped, opening, paid, remarked, verdict
 from pipeline.cli.collector import seldom_collected
 from pipeline.cli.descriptors import raise_limit
-from pipeline.cli.ends import Heard, Watched
+from pipeline.cli.ends import Begun, Heard, Nothing, Watched
 from pipeline.cli.exits import BROKEN, OK, OUTPUT_CLOSED, REFUSED, SOME_FAILED, STOPPED, code_of, told
 from pipeline.cli.interrupts import Interrupts, watch_reader
 from pipeline.cli.kept import Kept, ending_of
@@ -124,9 +124,11 @@ class _Execution:
             records, inner = await stack.enter_async_context(job.source.open()), job.sink
             if self.pieces is not None:
                 records, inner = await only(records), self.pieces.before(inner)
-            self.records = Watched(records, None if job.kept is None else job.kept.input_has_ended)
+            told = None if job.kept is None or isinstance(job.source, Nothing) else job.kept.input_has_ended
+            self.records = Watched(records, told)
             sink = Heard(inner, self._hear)
-            await job.pipeline.run(self.records, sink, watch=self._started, on_event=self._event, journal=job.kept)
+            source = Begun(self.records, job.source)
+            await job.pipeline.run(source, sink, watch=self._started, on_event=self._event, journal=job.kept)
 
     async def _keep_deadline(self, seconds: float) -> None:
         """Stop the run when its time is up."""
@@ -190,7 +192,7 @@ class _Execution:
         if now is not None:
             if not now.window.admitted and error is None and code == OK and not self.none_wanted:
                 self.voice.note(f"warning: no records in {', '.join(_title(path) for path in self.job.inputs)}")
-            lines = (*self.failures.lines(), *remarked(now), *dropped(now), *abandoned(now), *paid(now))
+            lines = (*self._failed(), *remarked(now), *dropped(now), *abandoned(now), *paid(now))
             for line in lines if code != OUTPUT_CLOSED else ():
                 self.voice.note(line)
             to_its_end = error is None and code in (OK, SOME_FAILED, REFUSED)
@@ -198,6 +200,14 @@ class _Execution:
             self.voice.note(f"{line} · {UNREAD}" if self._stopped_early() else line)
         self._leave(code, now, whole=error is None and self._came_to_its_end(now))
         return code
+
+    def _failed(self) -> list[str]:
+        """What failed, where that is in full, and how it is tried once more."""
+        first, *rest = self.failures.lines() or [""]
+        kept = self.job.kept
+        if first.startswith("failed: ") and kept is not None and kept.dead.exists():
+            first = f"{first} → {kept.dead}; once more: {kept.command(only_failed=True)}"
+        return [first, *rest] if first else []
 
     def _leave(self, code: int, now: Statistics | None, *, whole: bool) -> None:
         """Say how one goes on, last of all, and leave nothing of a run that has not begun."""

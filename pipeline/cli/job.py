@@ -67,6 +67,7 @@ class Flags:
     backend: Backend
     progress: Progress
     deadline: float | None
+    errors: str | None
 
     @property
     def ad_hoc(self) -> bool:

@@ -1,22 +1,37 @@
-"""Whether a new run is kept, and where: in the store of runs, in a directory of its own, or not at all."""
+"""Whether a run is kept, and where: in the store of runs, in a directory of its own, or not at all."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final, cast
 
+from pipeline.cli.ends import Renders, Silence
+from pipeline.cli.execution import Job
 from pipeline.cli.exits import UsageError
-from pipeline.cli.given import Given
+from pipeline.cli.given import STDIN, Given
+from pipeline.cli.job import Flags
 from pipeline.cli.kept import BEGUN, DURABILITY, ENDED, GIVEN, INPUT, NAME, Kept, now
 from pipeline.cli.store import Runs, check_place, usual
-from pipeline.cli.voice import Voice
+from pipeline.core.codec import decode, encode
 from pipeline.core.errors import JournalError, JournalLocked
+from pipeline.core.record import Record
+from pipeline.core.targets import Names
 from pipeline.durability.journal import FILE, LOCK, Journal
 from pipeline.durability.lock import is_locked
+from pipeline.durability.output import Output
+from pipeline.durability.rendering import standard_line
+from pipeline.durability.reopening import Reopen
 from pipeline.durability.store import Durability
+from pipeline.durability.values import JSON
 
-LOST = "not kept (--no-store): if it is cut short it cannot be gone on with, and its answers are paid for again"
+LOST: Final = "not kept (--no-store): if it is cut short it cannot be gone on with, and its answers are paid for again"
+
+#: flags of the input that decide which records there are and what they say; not how many
+_READING: Final = ("encoding", "keep_empty", "shard", "max_record_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,53 +70,112 @@ class Keeping:
             raise UsageError("--no-store keeps nothing, so it excludes --run-dir and --name")
 
 
-def keep(given: Given, keeping: Keeping, voice: Voice) -> Kept | None:
-    """Make a place for a new run, or open the old one if that was asked for. Raises `JournalError`."""
+def keep(job: Job, given: Given, keeping: Keeping) -> Job:
+    """The same job, kept in a new place or in the old one if that was asked for. Raises `JournalError`."""
     if keeping.no_store:
-        voice.note(LOST)
-        return None
+        _check_plain(given.flags)
+        job.voice.note(LOST)
+        return job
     if keeping.run_dir is not None:
-        return _in_directory(given, keeping, Path(keeping.run_dir))
-    runs = usual()
-    check_place(runs.place)
-    directory = runs.make()
-    return Kept(directory, directory.name, _journal(directory, given, keeping), given.piped)
+        directory = Path(keeping.run_dir).absolute()
+        there, ours = _examined(directory, keeping.resume)
+        run = _name(directory)
+    else:
+        runs = usual()
+        check_place(runs.place)
+        directory, there, ours = runs.make(), False, True
+        run = directory.name
+    about = {GIVEN: given.encode(), NAME: keeping.name or "", BEGUN: now(), DURABILITY: keeping.durability}
+    journal = Journal(directory, keeping.durability, about=about)
+    return _with(job, given, Kept(directory, run, journal, given.piped, fresh=not there, ours=ours))
 
 
-def _in_directory(given: Given, keeping: Keeping, directory: Path) -> Kept:
-    directory = directory.absolute()
+def resumed(job: Job, given: Given, directory: Path, run: str, about: Mapping[str, str], again: Again) -> Job:
+    """The same job, going on with a run of the past."""
+    reopen = Reopen(again.failed, again.only_failed, again.from_stage)
+    durability: Durability = "process" if about.get(DURABILITY) == "process" else "power"
+    journal = Journal(directory, durability, accept_changes=again.accept_changes, reopen=reopen)
+    kept = Kept(directory, run, journal, given.piped, fresh=False, ours=False, input_ended=about.get(INPUT) == ENDED)
+    return _with(job, given, kept)
+
+
+def _with(job: Job, given: Given, kept: Kept) -> Job:
+    """The job with the journal, which writes the output itself if that is a file."""
+    flags = given.flags
+    mode = "overwrite" if flags.overwrite else "append" if flags.append else "create"
+    output = None if not _is_file(flags.output) else Output(flags.output, mode, job.inputs)
+    errors = None if flags.errors is None else Output(flags.errors, mode, job.inputs)
+    kept.journal = replace(
+        kept.journal, output=output, errors=errors, settings=_settings(flags), render=_render(flags, job.sink)
+    )
+    kept.errors = None if flags.errors is None else Path(flags.errors)
+    kept.tell = job.voice.note
+    return replace(job, kept=kept, sink=job.sink if output is None else Silence())
+
+
+def _examined(directory: Path, resume: bool) -> tuple[bool, bool]:
+    """Whether a run is kept there already, and whether the directory is to be made. Raises `JournalError`."""
+    ours = not directory.exists()
+    check_place(directory)
     if is_locked(directory / LOCK):
         raise JournalLocked(f"{directory}: another process runs with this journal; wait for it")
-    run = _name(directory)
     there = (directory / FILE).exists()
-    if there and not keeping.resume:
+    if there and not resume:
+        run = _name(directory)
         raise JournalError(
             f"{directory}: keeps a run already; go on with it (penstock resume {run}, or add --resume), remove it "
             f"(penstock runs rm {run}), or name another directory"
         )
-    ours = not directory.exists()
-    check_place(directory)
-    return Kept(directory, run, _journal(directory, given, keeping), given.piped, fresh=not there, ours=ours)
-
-
-def resumed(directory: Path, run: str, given: Given, about: Mapping[str, str], again: Again) -> Kept:
-    """A run of the past, to go on with."""
-    keeping = Keeping(durability="process" if about.get(DURABILITY) == "process" else "power")
-    journal = _journal(directory, given, keeping)
-    return Kept(directory, run, journal, given.piped, fresh=False, ours=False, input_ended=about.get(INPUT) == ENDED)
+    return there, ours
 
 
 def _name(directory: Path) -> str:
     try:
         return usual().name_of(directory)
     except JournalError:  # there is no store, and none is needed
-        return Runs(Path("/")).name_of(directory)
+        return Runs(Path(os.sep)).name_of(directory)
 
 
-def _journal(directory: Path, given: Given, keeping: Keeping) -> Journal:
-    return Journal(directory, keeping.durability, about=_about(given, keeping))
+def _is_file(path: str) -> bool:
+    """Whether the output can be made of the journal: a file that is one, or is not there yet."""
+    if path == STDIN:
+        return False
+    try:
+        return not os.path.exists(path) or not _is_stream(os.stat(path).st_mode)
+    except OSError:
+        return True  # refused when it is opened
 
 
-def _about(given: Given, keeping: Keeping) -> dict[str, str]:
-    """What is kept when a journal is made."""
-    return {GIVEN: given.encode(), NAME: keeping.name or "", BEGUN: now(), DURABILITY: keeping.durability}
+def _is_stream(mode: int) -> bool:
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _check_plain(flags: Flags) -> None:
+    if flags.errors is not None:
+        raise UsageError("--errors is made of the run that is kept; without --no-store")
+    if Names(flags.output).varies or flags.output.endswith(".gz"):
+        raise UsageError(f"-o {flags.output}: such files are made of the run that is kept; without --no-store")
+
+
+def _render(flags: Flags, sink: object) -> Callable[[Record], bytes]:
+    """What makes the bytes of a record's line."""
+    return _renders(sink).render if flags.raw or flags.raw_field is not None else standard_line
+
+
+def _renders(sink: object) -> Renders:
+    assert hasattr(sink, "render")
+    return sink  # pyright: ignore[reportReturnType]
+
+
+def _settings(flags: Flags) -> dict[str, JSON]:
+    """What decides the results beside the pipeline."""
+    settings: dict[str, object] = {
+        "input.format": flags.input_format,
+        "input.field": flags.field,
+        "input.id_field": flags.id_field,
+        "output.raw": flags.raw,
+        "output.raw_field": flags.raw_field,
+        **{f"input.{option}": flags.reading.get(option) for option in _READING},
+    }
+    given = {key: value for key, value in settings.items() if value not in (None, False, "auto")}
+    return cast("dict[str, JSON]", decode(encode(given)))

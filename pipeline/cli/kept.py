@@ -44,25 +44,29 @@ class Kept:
     run: str  #: as one names it on a command line: its id, or its quoted directory
     journal: Journal
     piped: bool  #: its input comes from a pipe, some of it at least
+    errors: Path | None = None  #: where failed records go in full, if not there
     fresh: bool = True  #: made for this run
     ours: bool = True  #: the directory too
     opened: bool = False  #: the journal was, so that there is something to go on with
     input_ended: bool = False
+    tell: Callable[[str], None] = field(default=lambda text: None, repr=False)  #: what was found of an earlier run
     #: how the run ends, asked when it does, with what it raised
     ending: Callable[[BaseException | None], str] = field(default=lambda error: "", repr=False)
     _session: Session | None = field(default=None, repr=False)
 
-    def open(self, pipeline: Pipeline) -> AbstractAsyncContextManager[Session]:
+    def open(self, pipeline: Pipeline, source: object) -> AbstractAsyncContextManager[Session]:
         """Satisfies `ports.Journals`."""
-        return self._open(pipeline)
+        return self._open(pipeline, source)
 
     @asynccontextmanager
-    async def _open(self, pipeline: Pipeline) -> AsyncGenerator[Session]:
-        async with self.journal.open(pipeline) as session:
+    async def _open(self, pipeline: Pipeline, source: object) -> AsyncGenerator[Session]:
+        async with self.journal.open(pipeline, source) as session:
             self._session = session
             self.opened = True
-            if not self.fresh:
+            if session.recovered is not None:
                 self._write(ENDED, "")
+                for number, line in enumerate(session.recovered.lines):
+                    self.tell(line if number else f"run {self.run}: {line}")
             try:
                 yield session
             except BaseException as error:
@@ -83,9 +87,14 @@ class Kept:
             self._session.writer.queue(Row(META, (key, value)))
 
     @property
+    def output(self) -> object | None:
+        """Satisfies `ports.Journals`."""
+        return self.journal.output
+
+    @property
     def dead(self) -> Path:
         """Where failed records are, with all that is known of them."""
-        return self.directory / DEAD
+        return self.errors or self.directory / DEAD
 
     def command(self, *, only_failed: bool = False) -> str:
         """How to go on with it."""

@@ -13,7 +13,7 @@ from pipeline.cli.following import next_command
 from pipeline.cli.given import STDIN, Given
 from pipeline.cli.job import Document, job_of
 from pipeline.cli.keeping import Again, resumed
-from pipeline.cli.kept import ENDED, GIVEN, INPUT
+from pipeline.cli.kept import GIVEN
 from pipeline.cli.past import Past, newest_first, past
 from pipeline.cli.store import Runs, usual
 from pipeline.cli.voice import Voice
@@ -49,13 +49,10 @@ def go_on(
         raise UsageError(f"the input of run {found.run} was not piped: {', '.join(given.inputs)}; leave the - out")
     inputs = given.flags.words if given.flags.ad_hoc else given.flags.words[1:]
     job = job_of(given.flags, _document(given, found.run, voice), inputs or (STDIN,), voice)
-    kept = resumed(found.directory, found.run, given, seen.about, again)
-    read = not again.only_failed and (stdin or not given.piped)
-    if not read:
+    job = resumed(job, given, found.directory, found.run, seen.about, again)
+    if again.only_failed or (given.piped and not stdin):
         job = replace(job, source=Nothing())
-        if given.piped and seen.about.get(INPUT) != ENDED and not again.only_failed:
-            voice.note(f"what was read is finished; for the rest pipe the same input again: {kept.command()}")
-    return execute(replace(job, kept=kept, json_status=json_status), limit=0)
+    return execute(replace(job, json_status=json_status), limit=0)
 
 
 def _any() -> Runs:

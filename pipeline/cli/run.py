@@ -46,6 +46,10 @@ def run(
     output: Annotated[
         list[str] | None, once("--output", "-o", metavar="PATH", help="Where records go, instead of stdout.")
     ] = None,
+    errors: Annotated[
+        str | None,
+        flag("--errors", metavar="PATH", help="Where failed records go in full (errors.jsonl where the run is kept)."),
+    ] = None,
     overwrite: Annotated[bool, flag("--overwrite", help="Replace an output that exists.")] = False,
     append: Annotated[bool, flag("--append", help="Add to an output that exists.")] = False,
     ordered: Annotated[bool, flag("--ordered", "-k", help="Records in input order.")] = False,
@@ -203,6 +207,7 @@ def run(
             backend=backend,
             progress=progress,
             deadline=deadline,
+            errors=errors,
         )
 
     def command() -> int:
@@ -215,9 +220,9 @@ def run(
         document = document_of(asked, title)
         job = job_of(asked, document, sources, voice)
         check_raw_field(raw_field, job.pipeline.stage)
-        kept = keep(given_of(asked, document, sources), keeping, voice)
+        job = keep(job, given_of(asked, document, sources), keeping)
         # a share may be empty, and so may be what an earlier run has left
-        wanted = limit if shard is None and (kept is None or kept.fresh) else 0
-        return execute(replace(job, kept=kept, json_status=json_status), limit=wanted)
+        wanted = limit if shard is None and (job.kept is None or job.kept.fresh) else 0
+        return execute(replace(job, json_status=json_status), limit=wanted)
 
     ended(command, voice, "penstock run --help")

@@ -26,7 +26,7 @@ _LENGTH: Final = 4
 _TRIES: Final = 8  #: ids that are taken, before a longer one is tried
 
 #: what a run leaves in its directory; nothing else is ever removed from there
-OURS: Final = (FILE, f"{FILE}-wal", f"{FILE}-shm", f"{FILE}-journal", DEAD, "reserve", LOCK)
+OURS: Final = (FILE, f"{FILE}-wal", f"{FILE}-shm", f"{FILE}-journal", DEAD, "reserve", "marks", LOCK)
 
 #: file systems on which several machines may write, where a lock and a log beside the file are not to be relied on
 _SHARED: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre"})
