@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from pipeline.durability.known import Known
 from pipeline.durability.page import Page
 from pipeline.durability.session import Session
+from pipeline.durability.store import Store
 from pipeline.durability.writer import Writer
 
 
@@ -37,20 +39,21 @@ def admit_twice() -> None:
     admit = Session.admit
 
     async def admit_again(self: Session, *args: Any, **options: Any) -> Any:
-        self._known.clear()
+        self._known = Known(())  # pyright: ignore[reportPrivateUsage]
         return await admit(self, *args, **options)
 
     Session.admit = admit_again
 
 
 def lose_lines() -> None:
-    commit = Session.commit
+    commit = Store.commit
 
-    def commit_less(self: Session, rows: Any) -> None:
+    def commit_less(self: Store, rows: Iterable[Any]) -> Any:
         """The last row of a group is forgotten now and then."""
-        commit(self, rows[:-1] if len(rows) > 5 else rows)
+        found = list(rows)
+        return commit(self, found[:-1] if len(found) > 5 else found)
 
-    Session.commit = commit_less
+    Store.commit = commit_less
 
 
 BROKEN: Mapping[str, Callable[[], None]] = {

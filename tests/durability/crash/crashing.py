@@ -51,8 +51,8 @@ class Tally:
         return Tally(**{name: getattr(self, name) + getattr(other, name) for name in COLUMNS})
 
     def row(self, name: str) -> str:
-        numbers = (len(value) if isinstance(value, Counter | list) else value for value in asdict(self).values())
-        return f"{name:<14}" + "".join(f"{number:>11}" for number in numbers)
+        numbers = {**asdict(self), "states": len(self.states), "failures": len(self.failures)}
+        return f"{name:<14}" + "".join(f"{number:>11}" for number in numbers.values())
 
 
 class Runs:

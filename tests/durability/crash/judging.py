@@ -105,9 +105,9 @@ def _count(workload: Workload, verdict: Verdict, life: Life, number: int, played
     most = workload.phases[life.phase].bounds.calls
     if most is not None and len({call for call, _ in repeated}) > most:
         yield f"crash {number}: {repeated.total()} calls were repeated, and {most} can be in flight"
-    after = played.lives[number + 1] if number + 1 < len(played.lives) else None
-    if after is not None and after.printed is not None and after.struck is None and after.printed != len(begun):
-        yield f"crash {number}: the resume printed {after.printed}, and {len(begun)} were begun"
+    told, doubtful = played.lives[number + 1].printed, len(life.kept.in_doubt)
+    if told is not None and told != doubtful:
+        yield f"crash {number}: the resume said {told}, and {doubtful} were in flight"
 
 
 def _against_ledger(workload: Workload, played: Played) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,8 @@ class Attempt(NamedTuple):
     number: int
     epoch: int
     state: str
+    open: bool  #: nobody knows how it ended
+    root: int
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,19 @@ class Kept:
     lines: tuple[bytes, ...] = ()
     ids: tuple[str, ...] = ()  #: of the lines
     settled: tuple[str, ...] = field(default=())  #: how the roots ended, in their order
+    ended: frozenset[int] = field(default=frozenset())  #: their numbers
 
     @property
     def output(self) -> bytes:
         return b"".join(self.lines)
+
+    @property
+    def in_doubt(self) -> tuple[Attempt, ...]:
+        """The attempts of which the next life has to say that they may be paid twice: of the last run that made any,
+        those that nobody knows the end of, for calls that are still needed."""
+        last, done = max((each.epoch for each in self.attempts), default=0), self.done("call")
+        wanted = (each for each in self.attempts if each.epoch == last and each.root not in self.ended)
+        return tuple(each for each in wanted if each.open and each.call not in done)
 
     def done(self, kind: str) -> frozenset[Call]:
         """What has a fact of this kind."""
@@ -47,7 +58,7 @@ class Kept:
 
 
 @contextmanager
-def copied(run: Path) -> Iterator[Path]:
+def copied(run: Path) -> Generator[Path]:
     """A copy of the files in the directory of a run."""
     there = run.with_name(f"{run.name}.copy")
     shutil.rmtree(there, ignore_errors=True)
@@ -77,9 +88,12 @@ def kept(run: Path) -> Kept:
 def _read(connection: sqlite3.Connection) -> Kept:
     query = connection.execute
     (sound,) = next(query("PRAGMA integrity_check"))
-    ids = {seq: id for seq, id in query("SELECT seq, id FROM root")}
+    ids = dict(query("SELECT seq, id FROM root"))
     facts = query("SELECT kind, root, path, ordinal FROM fact")
-    attempts = query("SELECT root, path, ordinal, number, epoch, state FROM attempt ORDER BY id")
+    attempts = query(
+        "SELECT root, path, ordinal, number, epoch, state, state IN ('started', 'ambiguous') AND usage IS NULL, root"
+        " FROM attempt ORDER BY id"
+    )
     lines = list(query("SELECT data, id FROM line ORDER BY number"))
     return Kept(
         sound,
@@ -89,6 +103,7 @@ def _read(connection: sqlite3.Connection) -> Kept:
         tuple(data for data, _ in lines),
         tuple(id for _, id in lines),
         tuple(status for (status,) in query("SELECT status FROM settled ORDER BY root")),
+        frozenset(root for (root,) in query("SELECT root FROM settled")),
     )
 
 

@@ -80,7 +80,7 @@ def keep(path: Path, life: int, probe: Callable[[str], None]) -> Ledger:
             probe("request:answered")
             return response
 
-    identity = simulated._identity
+    identity = simulated._identity  # pyright: ignore[reportPrivateUsage]
 
     def identified(request: Request) -> dict[str, str]:
         who = request.identity
@@ -88,5 +88,5 @@ def keep(path: Path, life: int, probe: Callable[[str], None]) -> Ledger:
         return {**identity(request), "x-where": json.dumps(name).encode().hex()}
 
     simulated_server.SimulatedTransport = Recorded
-    simulated._identity = identified
+    simulated._identity = identified  # pyright: ignore[reportPrivateUsage]
     return ledger

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ import anyio.to_thread
 from anyio.lowlevel import checkpoint
 
 from pipeline.core.errors import JournalError, RunStopped
+from pipeline.durability import journal as journals
 from pipeline.durability.journal import Journal
+from pipeline.durability.reserve import Reserve
 from tests.durability.crash import ledger
 from tests.durability.crash.workloads import Workload
 from tests.engine.schedules import run_in
@@ -58,9 +62,10 @@ class Report:
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        self.printed: int | None = None
 
     def write(self, **told: Any) -> None:
-        os.pwrite(self._fd, json.dumps(told).encode(), 0)
+        os.pwrite(self._fd, json.dumps({"printed": self.printed, **told}).encode(), 0)
 
 
 def live(
@@ -80,11 +85,12 @@ def live(
     signal.setitimer(signal.ITIMER_PROF, LONGEST)  # its signal ends the process
     report = Report(place / f"life-{life}.json")
     probe = Probe(report, kill_at, names=[] if tell else None)
+    journals.Reserve = partial(Reserve, size=4096)  # so that it costs less time than all the rest
     book = ledger.keep(place / "ledger", life, probe)
     if mode == "inline":
         anyio.to_thread.run_sync = inline  # type: ignore[assignment]
     try:
-        run_in(backend, 0, run, workload, phase, place / RUN, watch(probe), book)
+        run_in(backend, 0, run, workload, phase, place / RUN, watch(probe), book, report)
     except BaseException as error:
         report.write(failed=traceback.format_exc(), passed=probe.passed, refused=isinstance(error, JournalError))
         return
@@ -92,10 +98,14 @@ def live(
     report.write(passed=probe.passed, recovered=probe.recovered, points=probe.names, modules=modules)
 
 
-async def run(workload: Workload, phase: int, place: Path, probe: Callable[[str], None], book: ledger.Ledger) -> None:
+async def run(
+    workload: Workload, phase: int, place: Path, probe: Callable[[str], None], book: ledger.Ledger, report: Report
+) -> None:
     pipeline = workload.phases[phase]
     try:
         async with pipeline.open(workload.input(phase), journal=journal(workload, place, probe)) as running:
+            if running.recovered is not None:
+                report.printed = running.recovered.attempts_in_flight
             async for record in running.results:
                 book.write("delivered", record.id)
                 probe("delivered")
@@ -106,11 +116,8 @@ async def run(workload: Workload, phase: int, place: Path, probe: Callable[[str]
 
 
 def journal(workload: Workload, place: Path, probe: Callable[[str], object]) -> Journal:
-    """The journal of a workload; it writes its output by itself if it can."""
-    options: dict[str, Any] = {"durability": workload.durability, "probe": probe}
-    if any(field.name == "output" for field in fields(Journal)):
-        options["output"] = place.parent / OUTPUT
-    return Journal(place, **options)
+    """The journal of a workload; it writes the output by itself."""
+    return Journal(place, durability=workload.durability, output=place.parent / OUTPUT, probe=probe)
 
 
 async def inline(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -124,9 +131,11 @@ def fork(body: Callable[..., object], *args: Any, **options: Any) -> int:
     """Run `body` in a child, and return how that ended: 0, or minus the signal. Nothing else may run here."""
     sys.stdout.flush()
     sys.stderr.flush()
+    gc.freeze()  # what is there now is shared with the child, and nobody need look at it
     child = os.fork()
     if child == 0:
         try:
+            gc.disable()
             body(*args, **options)
         except BaseException:
             traceback.print_exc()

@@ -75,7 +75,7 @@ class Recorder:
 
     def _files(self) -> dict[str, bytes]:
         """Contents that have not changed since the last moment are the same object, so that little is kept."""
-        before = self.moments[-1].files if self.moments else {}
+        before: Files = self.moments[-1].files if self.moments else {}
         found: dict[str, bytes] = {}
         for directory, base in ((self.place, ""), (self.place / RUN, f"{RUN}/")):
             for path in sorted(directory.iterdir()) if directory.is_dir() else ():

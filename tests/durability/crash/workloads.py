@@ -56,11 +56,11 @@ PROMPTS = ("one", "two", "three", "four")
 
 
 def asks(name: str, model: SimulatedModel = ECHO, prompt: str | None = None, **options: Any) -> Any:
-    return agent(name, model=model, prompt=prompt or "%s: {{ prompt }}" % name, **options)
+    return agent(name, model=model, prompt=prompt or name + ": {{ prompt }}", **options)
 
 
 def after(name: str, before: str, model: SimulatedModel = ECHO, **options: Any) -> Any:
-    return agent(name, model=model, prompt="%s: {{ %s }}" % (name, before), **options)
+    return agent(name, model=model, prompt=name + ": {{ " + before + " }}", **options)
 
 
 # -- functions of the user's ------------------------------------------------------------------------------------------
@@ -120,7 +120,8 @@ class Oracle:
 
 
 def one(name: str, stage: Any, inputs: tuple[Any, ...] = PROMPTS, *, races: bool = False, **options: Any) -> Workload:
-    return Workload(name, (Pipeline(stage, **{"ordered": True, "max_in_flight": 4, **options}),), inputs, races=races)
+    given: dict[str, Any] = {"ordered": True, "max_in_flight": 4, **options}
+    return Workload(name, (Pipeline(stage, **given),), inputs, races=races)
 
 
 def spending(stage: Any, least: Budget, most: Budget) -> tuple[Pipeline, ...]:
