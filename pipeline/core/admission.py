@@ -168,6 +168,7 @@ class Window(Credits):
         del self.roots[root]
         self.counts[status] += 1
         if not root.live:
+            root.forget()
             self.release()
         if root.reply is None:
             self.unsettled -= 1

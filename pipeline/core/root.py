@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from pipeline.core.ports import Page
 
 
+_NOTHING = Input(None)
+
+
 class Root(Frame):
     """One input record's life in a run: the bottom frame of every item that comes of it.
 
@@ -92,7 +95,14 @@ class Root(Frame):
         self.live -= 1
         self.window.alive -= 1
         if not self.live and self.settled:
+            self.forget()
             self.window.release()
+
+    def forget(self) -> None:
+        """Let go of what it was made of, once nothing is left of it: a root refers to itself, so until the collector
+        comes by it would keep that alive, and with large records that is more than all that is in flight."""
+        self.record = _NOTHING
+        self.item = None
 
     def hold(self) -> None:
         """Keep the credit for something that is no frame of this root, until `let_go`."""
@@ -102,6 +112,7 @@ class Root(Frame):
         """What the credit was kept for has ended."""
         self.live -= 1
         if not self.live and self.settled:
+            self.forget()
             self.window.release()
 
 
