@@ -112,12 +112,15 @@ def _examine_file(path: str, format: Format | Literal["auto"], origin: Origin) -
         return
     with open(path, "rb") as file:
         head = file.read(BLOCK)
+    whole = len(head) < BLOCK
     if check_packing(path, head):
-        head = _unpacked(path, head)
+        head, whole = _unpacked(path, head), False
     separator = b"\0" if format == "nul" else b"\n"
     found = format_of(path, first_line(head + separator, separator) or b"", format)
     if found in ("csv", "tsv"):
-        next(parser_of(origin, found).feed(head), None)  # the header alone: nothing is kept
+        parser = parser_of(origin, found)
+        if next(parser.feed(head), None) is None and whole:  # the header alone: nothing is kept
+            next(parser.finish(), None)
 
 
 def _unpacked(path: str, head: bytes) -> bytes:

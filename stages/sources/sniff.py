@@ -119,7 +119,10 @@ def _array(name: str) -> SourceError:
 
 
 def _file(name: str) -> str:
-    return "…" if name == "stdin" else name
+    """Return what a command in a hint reads."""
+    if name == "stdin":
+        return "…"
+    return f"<(gzip -dc {name})" if name.lower().endswith(SUFFIX) else name
 
 
 _OPENS_ARRAY = re.compile(rb"\[\s*(\{.*)?", re.DOTALL)
