@@ -12,7 +12,7 @@ from typing import cast
 from pipeline.durability import schema
 from pipeline.durability.files import Files
 from pipeline.durability.letters import FailedLine
-from pipeline.durability.output import OUTPUT, Outlet, agreed
+from pipeline.durability.output import ERRORS, OUTPUT, Outlet, agreed
 from pipeline.durability.projection import TAKEN, Mark
 from pipeline.durability.reserve import Reserve, is_full
 from pipeline.durability.schema import Row
@@ -31,19 +31,20 @@ class Committing:
         self.usable = False
         self.taken = 0  #: the number of the last line of which all before were taken; set on the loop
         self._stored = 0
-        self._note: str | None = None  #: what the journal has to say of its output
+        self._notes: dict[str, str] = {}  #: what the journal has to say of its files
 
-    def check(self, output: Outlet | None) -> None:
+    def check(self, output: Outlet | None, errors: str) -> None:
         """Refuse an output that is another one, or not what earlier runs wrote. Changes nothing. Raises `JournalError`
         and `SinkError`."""
-        self._note = agreed(self._store, output)
+        path = agreed(self._store, output)
+        self._notes = {} if path is None else {OUTPUT: path}
+        self._notes[ERRORS] = errors
         self._files.check(self._store)
 
     def open(self) -> None:
         """Put room aside, and bring the files up to date. Raises `WriteError` and `OSError`."""
         self._reserve.take()
-        if self._note is not None:
-            self._store.change((schema.META, (OUTPUT, self._note)))
+        self._store.change(*((schema.META, note) for note in self._notes.items()))
         self._files.restore(self._store)
         for (number,) in list(self._store.read("SELECT number FROM projection WHERE name = ?", (TAKEN,))):
             self.taken = self._stored = cast(int, number)

@@ -122,12 +122,13 @@ class Journal:
             await anyio.to_thread.run_sync(lambda: directory.mkdir(mode=0o700, parents=True, exist_ok=True))
             with locked(directory / LOCK):
                 store = await anyio.to_thread.run_sync(self._store, directory / FILE)
-                output, *others = self._outlets(asked.pipeline)
-                files = Files([each for each in (output, *others) if each is not None], self.probe)
+                output, errors = self._outlets(asked.pipeline)
+                files = Files([each for each in (output, errors) if each is not None], self.probe)
+                elsewhere = "" if self.errors is None else os.path.abspath(errors.names.path)
                 commits = Committing(store, files, Reserve(directory, self.probe))
                 session = Session(store, commits, Rendering(self.render, None if output is None else output.names))
                 try:
-                    await anyio.to_thread.run_sync(commits.check, output)
+                    await anyio.to_thread.run_sync(commits.check, output, elsewhere)
                     epoch, recovered = await recover(store, asked, directory / MARKS)
                     session.marks = await anyio.to_thread.run_sync(open_marks, directory / MARKS, epoch)
                     await anyio.to_thread.run_sync(commits.open)

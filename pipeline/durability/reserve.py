@@ -33,12 +33,9 @@ class Reserve:
         fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             self._probe("reserve:write")
-            rest = memoryview(os.urandom(self.size))  # what a file system cannot make smaller
-            while rest:
-                rest = rest[os.write(fd, rest) :]
-            with final():
-                self._probe("reserve:sync")
-                os.fsync(fd)
+            os.posix_fallocate(fd, 0, self.size)
+            if not self._there():  # a file system that only takes note
+                _fill(fd, self.size)
         except OSError as error:
             error.filename = str(self.path)
             raise
@@ -62,6 +59,15 @@ class Reserve:
             return False
         self._probe("reserve:removed")
         return True
+
+
+def _fill(fd: int, size: int) -> None:
+    """Write what a file system cannot make smaller."""
+    rest = memoryview(os.urandom(size))
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+    with final():
+        os.fsync(fd)
 
 
 def free_bytes(directory: Path) -> int:
