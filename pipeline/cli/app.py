@@ -15,6 +15,7 @@ from pipeline.cli.run import run
 from pipeline.cli.runs import runs
 from pipeline.cli.sim import EPILOG, sim
 from pipeline.cli.validate import validate
+from pipeline.cli.verify import verify
 
 _EXAMPLES = """Run streams of prompts through pipelines of LLM agents.
 
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.command("run", help="Run a pipeline over input; records to stdout or -o.", epilog=_CODES)(run)
 app.command("resume", help="Go on with a run: the last unfinished one of this directory.", epilog=RESUME_EPILOG)(resume)
 app.add_typer(runs, name="runs", help="Runs that were kept: list, show, path, rm, prune.")
+app.command("verify", help="Prove that a run has lost nothing: the journal, and each file byte for byte.")(verify)
 app.command("validate", help="Check a pipeline file: all its mistakes at once.")(validate)
 app.command("merge", help="Merge outputs of shares: one output, each record once.", epilog=MERGE_EPILOG)(merge)
 app.command("sim", help="Serve a simulated model over HTTP, with limits and faults as asked.", epilog=EPILOG)(sim)

@@ -42,8 +42,9 @@ def _installed(group: str, name: str) -> Callable[..., object]:
 class Renders(Protocol):
     """A sink that says which bytes it writes of a record."""
 
-    def render(self, record: Record) -> bytes:
-        """The record's line; nothing if it has none. Raises `ItemError`."""
+    @property
+    def render(self) -> Callable[[Record], bytes]:
+        """Gives a record's line; nothing if it has none. Raises `ItemError`."""
         ...
 
 

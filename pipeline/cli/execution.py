@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from math import inf
 from typing import Literal
 
 import anyio
@@ -22,7 +23,7 @@ from pipeline.cli.collector import seldom_collected
 from pipeline.cli.descriptors import raise_limit
 from pipeline.cli.ends import Begun, Heard, Nothing, Watched
 from pipeline.cli.exits import BROKEN, OK, OUTPUT_CLOSED, REFUSED, SOME_FAILED, STOPPED, code_of, told
-from pipeline.cli.interrupts import Interrupts, watch_reader
+from pipeline.cli.interrupts import GRACE, Interrupts, watch_reader
 from pipeline.cli.kept import Kept, ending_of
 from pipeline.cli.pieces import Pieces
 from pipeline.cli.streaming import Streamed, only
@@ -131,11 +132,15 @@ class _Execution:
             await job.pipeline.run(source, sink, watch=self._started, on_event=self._event, journal=job.kept)
 
     async def _keep_deadline(self, seconds: float) -> None:
-        """Stop the run when its time is up."""
+        """Stop the run when its time is up, and abort it if what is in flight does not end within the grace."""
         await anyio.sleep(seconds)
         await self.started.wait()
-        if self.run is not None:
-            self.run.stop(f"the deadline of {seconds:g} s is over (--deadline)")
+        assert self.run is not None
+        self.run.stop(f"the deadline of {seconds:g} s is over (--deadline)", cause_kind="deadline")
+        grace = GRACE if self.job.grace is None else self.job.grace
+        if grace != inf:
+            await anyio.sleep(grace)
+            self.run.abort()
 
     def _started(self, run: Run) -> None:
         self.run = run

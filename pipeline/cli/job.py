@@ -18,6 +18,7 @@ from pipeline.cli.voice import Voice
 from pipeline.config.adhoc import ad_hoc, short_schema
 from pipeline.core.budget import Budget
 from pipeline.core.codec import BadJson, decode
+from pipeline.core.targets import label_key
 from pipeline.observe.progress import Progress
 
 ITEM_TIMEOUT = 1800.0  #: seconds, so that one stuck record cannot hold up a run for good
@@ -114,11 +115,12 @@ def job_of(given: Flags, document: Document, inputs: tuple[str, ...], voice: Voi
         notice=voice.note,
         **given.reading,
     )
+    label = label_key(pipeline.stage)
     mode = "overwrite" if given.overwrite else "append" if given.append else "create"
     if given.raw or given.raw_field is not None:
-        sink = ends.sink("raw", path=given.output, field=given.raw_field, mode=mode, inputs=inputs)
+        sink = ends.sink("raw", path=given.output, field=given.raw_field, mode=mode, inputs=inputs, label=label)
     else:
-        sink = ends.sink("jsonl", path=given.output, mode=mode, inputs=inputs)
+        sink = ends.sink("jsonl", path=given.output, mode=mode, inputs=inputs, label=label)
     return Job(
         name=document.title if document.title != AD_HOC else given.model or "",
         pipeline=pipeline,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, cast
 
-from pipeline.cli.ends import Renders, Silence
+from pipeline.cli.ends import Renders, Silence, sink
 from pipeline.cli.execution import Job
 from pipeline.cli.exits import UsageError
 from pipeline.cli.given import STDIN, Given
@@ -18,8 +18,9 @@ from pipeline.cli.kept import BEGUN, DURABILITY, ENDED, GIVEN, INPUT, NAME, Kept
 from pipeline.cli.store import Runs, check_place, usual
 from pipeline.core.codec import decode, encode
 from pipeline.core.errors import JournalError, JournalLocked
+from pipeline.core.ports import Resource, Sink
 from pipeline.core.record import Record
-from pipeline.core.targets import Names
+from pipeline.core.refusals import Mode
 from pipeline.durability.journal import FILE, LOCK, Journal
 from pipeline.durability.lock import is_locked
 from pipeline.durability.output import Output
@@ -73,9 +74,8 @@ class Keeping:
 def keep(job: Job, given: Given, keeping: Keeping) -> Job:
     """The same job, kept in a new place or in the old one if that was asked for. Raises `JournalError`."""
     if keeping.no_store:
-        _check_plain(given.flags)
         job.voice.note(LOST)
-        return job
+        return job if given.flags.errors is None else replace(job, sink=_with_letters(job, given.flags))
     if keeping.run_dir is not None:
         directory = Path(keeping.run_dir).absolute()
         there, ours = _examined(directory, keeping.resume)
@@ -102,7 +102,7 @@ def resumed(job: Job, given: Given, directory: Path, run: str, about: Mapping[st
 def _with(job: Job, given: Given, kept: Kept) -> Job:
     """The job with the journal, which writes the output itself if that is a file."""
     flags = given.flags
-    mode = "overwrite" if flags.overwrite else "append" if flags.append else "create"
+    mode = _mode(flags)
     output = None if not _is_file(flags.output) else Output(flags.output, mode, job.inputs)
     errors = None if flags.errors is None else Output(flags.errors, mode, job.inputs)
     kept.journal = replace(
@@ -150,21 +150,18 @@ def _is_stream(mode: int) -> bool:
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
-def _check_plain(flags: Flags) -> None:
-    if flags.errors is not None:
-        raise UsageError("--errors is made of the run that is kept; without --no-store")
-    if Names(flags.output).varies or flags.output.endswith(".gz"):
-        raise UsageError(f"-o {flags.output}: such files are made of the run that is kept; without --no-store")
+def _with_letters(job: Job, flags: Flags) -> Resource[Sink]:
+    """The sink, and a file of failed records beside it."""
+    return sink("dead_letters", inner=job.sink, path=flags.errors, mode=_mode(flags), inputs=job.inputs)
+
+
+def _mode(flags: Flags) -> Mode:
+    return "overwrite" if flags.overwrite else "append" if flags.append else "create"
 
 
 def _render(flags: Flags, sink: object) -> Callable[[Record], bytes]:
     """What makes the bytes of a record's line."""
-    return _renders(sink).render if flags.raw or flags.raw_field is not None else standard_line
-
-
-def _renders(sink: object) -> Renders:
-    assert hasattr(sink, "render")
-    return sink  # pyright: ignore[reportReturnType]
+    return cast(Renders, sink).render if flags.raw or flags.raw_field is not None else standard_line
 
 
 def _settings(flags: Flags) -> dict[str, JSON]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from pipeline.cli.ends import Nothing
 from pipeline.cli.execution import execute
@@ -18,6 +19,8 @@ from pipeline.cli.past import Past, newest_first, past
 from pipeline.cli.store import Runs, usual
 from pipeline.cli.voice import Voice
 from pipeline.core.errors import JournalError, JournalLocked
+from pipeline.durability.journal import LOCK
+from pipeline.durability.lock import is_locked
 from pipeline.durability.overview import Overview
 
 
@@ -33,7 +36,7 @@ def go_on(
     """Go on with the run that `word` names, or with the last unfinished one of this directory; return the exit code.
     Raises `UsageError` and `JournalError`."""
     runs = usual() if word is None or os.sep not in word else _any()
-    found = _last_unfinished(runs, again) if word is None else past(runs.find(word), runs)
+    found = _last_unfinished(runs, again) if word is None else past(_free(runs.find(word), runs), runs)
     if found is None:
         voice.note("nothing to do: all runs of this directory are finished (penstock runs list)")
         return OK
@@ -59,16 +62,19 @@ def _any() -> Runs:
     try:
         return usual()
     except JournalError:  # a directory is named, so no store is needed
-        from pathlib import Path
-
         return Runs(Path(os.sep))
+
+
+def _free(directory: Path, runs: Runs) -> Path:
+    """The directory, if nobody runs with what is in there; a look into it would already leave traces."""
+    if is_locked(directory / LOCK):
+        raise JournalLocked(f"run {runs.name_of(directory)}: another process runs with this journal; wait for it")
+    return directory
 
 
 def _seen(found: Past) -> Overview:
     if found.seen is None:
         raise JournalError(found.damage)
-    if found.state == "running":
-        raise JournalLocked(f"run {found.run}: another process runs with it; wait for it")
     return found.seen
 
 

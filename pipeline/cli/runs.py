@@ -111,10 +111,13 @@ def rm(
     def command() -> int:
         from pipeline.cli.past import past
         from pipeline.cli.store import usual
+        from pipeline.durability.journal import LOCK
+        from pipeline.durability.lock import locked
 
         kept = usual()
-        for found in [past(kept.find(name), kept) for name in dict.fromkeys(names)]:
-            _remove(found, voice, dry_run=dry_run)
+        for directory in [kept.find(name) for name in dict.fromkeys(names)]:
+            with locked(directory / LOCK):
+                _remove(past(directory, kept), voice, dry_run=dry_run)
         return 0
 
     ended(command, voice, "penstock runs rm --help")
@@ -141,15 +144,21 @@ def prune(
     voice = Voice()
 
     def command() -> int:
+        from contextlib import suppress
+
         from pipeline.cli.exits import UsageError
         from pipeline.cli.store import usual
+        from pipeline.core.errors import JournalLocked
+        from pipeline.durability.journal import LOCK
+        from pipeline.durability.lock import locked
 
         if older_than is None and keep is None:
             raise UsageError("say which: --older-than 30d, --keep 20, or both")
         kept = usual()
         going = _prunable(kept, older_than, keep or 0, unfinished)
         for found in going:
-            _remove(found, voice, dry_run=dry_run)
+            with suppress(JournalLocked), locked(found.directory / LOCK):
+                _remove(found, voice, dry_run=dry_run)
         if not going:
             voice.note("nothing to remove")
         return 0
@@ -170,15 +179,13 @@ def _prunable(kept: Runs, older_than: float | None, keep: int, unfinished: bool)
 
 
 def _remove(found: Past, voice: Voice, *, dry_run: bool) -> None:
-    """Remove one run, unless a process runs with it. Raises `JournalLocked`."""
+    """Remove one run, whose lock we have."""
     from pipeline.cli.store import forget
-    from pipeline.durability.journal import LOCK
-    from pipeline.durability.lock import locked
 
+    state = "finished" if found.state == "finished" else "damaged" if found.state == "damaged" else "unfinished"
     if dry_run:
-        voice.note(f"would remove {found.run} ({found.state}): {found.what}")
+        voice.note(f"would remove {found.run} ({state}): {found.what}")
         return
-    with locked(found.directory / LOCK):
-        others = forget(found.directory)
+    others = forget(found.directory)
     left = f"; the directory stays, with {', '.join(others[:5])}" if others else ""
-    voice.note(f"removed {found.run} ({found.state}): {found.what}{left}")
+    voice.note(f"removed {found.run} ({state}): {found.what}{left}")

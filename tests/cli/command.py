@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -72,9 +72,11 @@ def penstock(*args: str | Path, stdin: bytes = b"", cwd: Path | None = None, **e
 class Running:
     """A process that a test talks with. Its words are read by a thread, so that it never waits for us."""
 
-    def __init__(self, *args: str | Path, cwd: Path | None = None, **env: str) -> None:
+    def __init__(
+        self, *args: str | Path, cwd: Path | None = None, command: Sequence[str] = COMMAND, **env: str
+    ) -> None:
         self.process = subprocess.Popen(
-            [*COMMAND, *map(str, args)],
+            [*command, *map(str, args)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -168,7 +168,8 @@ def test_a_server_that_is_not_there_is_said_before_the_run_is_given_up() -> None
     (warning,) = [line for line in done.words if line.startswith("warning:")]
     assert warning.startswith("warning: 127.0.0.1:1 does not answer (")
     assert warning.endswith(f"; its calls wait, {MEANWHILE}")
-    assert (done.code, done.words[-1].endswith(" · the rest of the input was not read")) == (4, True)
+    assert (done.code, done.words[-2].endswith(" · the rest of the input was not read")) == (4, True)
+    assert done.words[-1].startswith("go on with: … | penstock resume ")
 
 
 def test_alarms_are_nothing_for_those_who_want_errors_only() -> None:

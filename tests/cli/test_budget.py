@@ -30,13 +30,13 @@ def priced(tmp_path: Path) -> Path:
 def test_a_budget_that_is_used_up_stops_the_run_with_3(priced: Path) -> None:
     done = penstock("run", priced, "--budget", "0.005usd", stdin=LINES)
     assert done.code == 3
-    assert done.words[-3] == (
+    assert done.words[-4] == (
         "stopped: the budget of $0.005 is used up: $0.0022 of $0.005 is spent, and stage 'say' may need $0.0028 "
         "for the next attempt of sim/echo; raise it to go on"
     )
-    assert done.words[-2] == "budget: $0.0022 of $0.005 spent"
-    assert done.words[-1].startswith("stopped: 18 ok")
-    assert done.words[-1].endswith(" at given prices · the rest of the input was not read")
+    assert done.words[-3] == "budget: $0.0022 of $0.005 spent"
+    assert done.words[-2].startswith("stopped: 18 ok")
+    assert done.words[-2].endswith(" at given prices · the rest of the input was not read")
     assert [record["status"] for record in done.records] == ["ok"] * 18  # what was not paid is not in the output
 
 

@@ -31,7 +31,8 @@ def test_too_many_failures_stop_the_run_with_3(hanging: Path) -> None:
     done = penstock("run", hanging, "--max-failures", "1", "-j", "1", stdin=b"ok\n" + b"fail\n" * 50)
     assert done.code == 3
     assert "stopped: 2 items failed, max_failures is 1" in done.words
-    assert done.words[-1].startswith("stopped: 1 ok, 2 failed")
+    assert done.words[-2].startswith("stopped: 1 ok, 2 failed")
+    assert done.words[-1].startswith("go on with: … | penstock resume ")
 
 
 def test_what_cannot_start_and_what_fails_altogether_end_with_4(simple: Path, hanging: Path, tmp_path: Path) -> None:

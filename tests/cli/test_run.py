@@ -180,7 +180,9 @@ def test_failures_are_told_by_reason_and_one_by_one_if_asked(hanging: Path) -> N
     done = penstock("run", "-v", hanging, stdin=b"good\nfail 1\nfail 2\n")
     assert done.code == 1
     assert sum("the simulated model refuses" in line or "(say): " in line for line in done.words) == 3
-    assert re.match(r"failed: 2 \S+ \(say\)$", done.words[-3])
+    assert re.match(
+        r"failed: 2 \S+ \(say\) → \S+/errors\.jsonl; once more: penstock resume \w+ --only failed$", done.words[-3]
+    )
     assert done.words[-1].startswith("done: 1 ok, 2 failed · ")
 
 
