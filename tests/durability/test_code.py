@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from pipeline import Pipeline
-from pipeline.durability.changes import differences
-from pipeline.durability.code import Sources, helpers, name_of, version_of
+from pipeline.durability.fingerprint.changes import differences
+from pipeline.durability.fingerprint.code import Sources, helpers, name_of, version_of
 from pipeline.durability.fingerprint import Fingerprint, fingerprint
 from stages import map
 from tests.durability import functions

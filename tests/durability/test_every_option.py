@@ -20,8 +20,8 @@ from pipeline.cli.definition import Changes, read_text
 from pipeline.config.registry import InstalledModels, InstalledWords
 from pipeline.core.leaf import LeafStage
 from pipeline.core.stage import Stage
-from pipeline.durability.changes import differences
-from pipeline.durability.effects import EFFECTS, Effect, unclassed
+from pipeline.durability.fingerprint.changes import differences
+from pipeline.durability.fingerprint.effects import EFFECTS, Effect, unclassed
 from pipeline.durability.fingerprint import fingerprint
 
 HERE = "tests.durability.functions"

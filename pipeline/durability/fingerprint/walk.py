@@ -13,12 +13,12 @@ from pipeline.core.joins import Join
 from pipeline.core.pipeline import Pipeline
 from pipeline.core.stage import Chain, Stage
 from pipeline.core.templates import Expression, Template
-from pipeline.durability.code import name_of
-from pipeline.durability.effects import Option, is_aside, is_known, options_of
-from pipeline.durability.found import At, Found
-from pipeline.durability.keys import joined
-from pipeline.durability.objects import Objects
-from pipeline.durability.values import JSON, hidden, is_default, is_plain, is_secret, number
+from pipeline.durability.fingerprint.code import name_of
+from pipeline.durability.fingerprint.effects import Option, is_aside, is_known, options_of
+from pipeline.durability.fingerprint.found import At, Found
+from pipeline.durability.fingerprint.keys import joined
+from pipeline.durability.fingerprint.objects import Objects
+from pipeline.durability.fingerprint.values import JSON, hidden, is_default, is_plain, is_secret, number
 
 
 class Walk:

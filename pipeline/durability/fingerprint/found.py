@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from pipeline.durability.code import name_of
-from pipeline.durability.effects import Effect
-from pipeline.durability.keys import joined, place
-from pipeline.durability.values import JSON, Reader, bounded
+from pipeline.durability.fingerprint.code import name_of
+from pipeline.durability.fingerprint.effects import Effect
+from pipeline.durability.fingerprint.keys import joined, place
+from pipeline.durability.fingerprint.values import JSON, Reader, bounded
 
 NO_VERSION: Final = "a change of it is not noticed; give it a `version`"
 

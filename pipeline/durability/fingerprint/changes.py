@@ -9,10 +9,10 @@ from typing import Final, NamedTuple
 
 from pipeline.core.codec import canonical, encode
 from pipeline.core.visible import visible
-from pipeline.durability.effects import Effect
+from pipeline.durability.fingerprint.effects import Effect
 from pipeline.durability.fingerprint import Fingerprint
-from pipeline.durability.keys import split
-from pipeline.durability.values import JSON, LONGEST, is_hidden
+from pipeline.durability.fingerprint.keys import split
+from pipeline.durability.fingerprint.values import JSON, LONGEST, is_hidden
 
 WHOLE: Final = 60  #: characters of texts that are shown whole
 AROUND: Final = 20  #: characters that are shown before and after the part of longer ones that differs

@@ -18,8 +18,8 @@ from uuid import UUID
 from pipeline.calls.secrets import without_secrets
 from pipeline.core.codec import canonical, encode
 from pipeline.core.places import is_ours
-from pipeline.durability.code import name_of
-from pipeline.durability.effects import is_known
+from pipeline.durability.fingerprint.code import name_of
+from pipeline.durability.fingerprint.effects import is_known
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 

@@ -1,9 +1,9 @@
 """What a pipeline was, as plain data, so that a resume can say what has changed before it calls anybody.
 
 Two flat mappings from keys for people (`stages.plan.prompt`, `stages.plan.model.name`, `pipeline.max_in_flight`) to
-JSON: what decides the results, and what only decides how they are come by (`pipeline.durability.effects`). Both are the
-same in every process and on every machine, for a pipeline file and for the same pipeline in code. Keys of secrets stand
-in it by the name of their variable, and values of headers as hashes.
+JSON: what decides the results, and what only decides how they are come by (`effects` has the word for each option).
+Both are the same in every process and on every machine, for a pipeline file and for the same pipeline in code. Keys of
+secrets stand in it by the name of their variable, and values of headers as hashes.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from types import MappingProxyType
 from typing import Final, cast
 
 from pipeline.core.pipeline import Pipeline
-from pipeline.durability.found import Found
-from pipeline.durability.values import JSON
-from pipeline.durability.walk import Walk
+from pipeline.durability.fingerprint.found import Found
+from pipeline.durability.fingerprint.values import JSON
+from pipeline.durability.fingerprint.walk import Walk
 
 FORM: Final = 1  #: of what is written
 

@@ -9,9 +9,9 @@ from types import FunctionType, MethodType, ModuleType
 from typing import Protocol, cast
 
 from pipeline.core.places import is_ours
-from pipeline.durability.code import Sources, helpers, is_foreign, name_of, reached, version_of
-from pipeline.durability.found import At, Found
-from pipeline.durability.values import dumped, is_plain, is_secret
+from pipeline.durability.fingerprint.code import Sources, helpers, is_foreign, name_of, reached, version_of
+from pipeline.durability.fingerprint.found import At, Found
+from pipeline.durability.fingerprint.values import dumped, is_plain, is_secret
 
 
 class Defines(Protocol):
