@@ -6,6 +6,7 @@ and a resume makes the files up. Anything else that a disk refuses, and a failed
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import cast
 
@@ -33,12 +34,12 @@ class Committing:
         self._stored = 0
         self._notes: dict[str, str] = {}  #: what the journal has to say of its files
 
-    def check(self, output: Outlet | None, errors: str) -> None:
+    def check(self, output: Outlet | None, errors: str | None) -> None:
         """Refuse an output that is another one, or not what earlier runs wrote. Changes nothing. Raises `JournalError`
         and `SinkError`."""
         path = agreed(self._store, output)
         self._notes = {} if path is None else {OUTPUT: path}
-        self._notes[ERRORS] = errors
+        self._notes[ERRORS] = "" if errors is None else os.path.abspath(errors)
         self._files.check(self._store)
 
     def open(self) -> None:

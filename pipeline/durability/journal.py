@@ -23,6 +23,7 @@ from pipeline.core.refusals import Mode
 from pipeline.core.targets import label_key
 from pipeline.durability.committing import Committing
 from pipeline.durability.files import Files
+from pipeline.durability.fingerprint.values import JSON
 from pipeline.durability.lock import locked
 from pipeline.durability.marks import open_marks
 from pipeline.durability.output import ERRORS, OUTPUT, Outlet, Output, outlet
@@ -32,7 +33,6 @@ from pipeline.durability.reopening import AS_IT_IS, Reopen
 from pipeline.durability.reserve import Reserve
 from pipeline.durability.session import Session
 from pipeline.durability.store import Durability, Probe, Store, silent
-from pipeline.durability.values import JSON
 from pipeline.durability.writer import failed
 
 FILE = "journal.db"
@@ -124,7 +124,7 @@ class Journal:
                 store = await anyio.to_thread.run_sync(self._store, directory / FILE)
                 output, errors = self._outlets(asked.pipeline)
                 files = Files([each for each in (output, errors) if each is not None], self.probe)
-                elsewhere = "" if self.errors is None else os.path.abspath(errors.names.path)
+                elsewhere = None if self.errors is None else errors.names.path
                 commits = Committing(store, files, Reserve(directory, self.probe))
                 session = Session(store, commits, Rendering(self.render, None if output is None else output.names))
                 try:

@@ -20,7 +20,7 @@ from pipeline.durability.letters import FailedLine, Place
 from pipeline.durability.marks import Marks
 from pipeline.durability.packing import digest, pack, unpack
 from pipeline.durability.page import Name, Page
-from pipeline.durability.poison import CRASHES, poison
+from pipeline.durability.poison import CRASHES, Suspected, poison
 from pipeline.durability.reading import Reading
 from pipeline.durability.rebuilt import record_of
 from pipeline.durability.rendering import Rendering
@@ -47,6 +47,7 @@ class Session:
         self.in_flight = 0  #: attempts that may have been sent and have not ended
         self.epoch = 1
         self.marks: Marks | None = None  #: whose code is at work
+        self.suspected = Suspected()
         self.recalled = RunAccount()  #: what calls cost that were answered from the journal
         self._recovered: Recovered | None = None
         self._reopen = Reopen()
@@ -65,7 +66,10 @@ class Session:
         """Take up where earlier runs ended. Blocks."""
         one = self._one
         self.epoch, self._recovered, self._reopen = epoch, recovered, reopen
-        self._seq = int(one("SELECT max((SELECT coalesce(max(seq), 0) FROM root), coalesce(max(root), 0)) FROM attempt"))
+        self._seq = max(
+            int(one("SELECT coalesce(max(seq), 0) FROM root")),
+            int(one("SELECT coalesce(max(root), 0) FROM attempt")),  # of roots that were forgotten
+        )
         self._attempts = int(one("SELECT coalesce(max(id), 0) FROM attempt"))
         self._lines = max(
             int(one("SELECT coalesce(max(number), 0) FROM line")),
@@ -91,21 +95,22 @@ class Session:
 
     def close(self) -> None:
         """Close the files. Blocks. Raises `WriteError`."""
-        whole = self.writer.failure is None
+        whole = self.commits.usable and self.writer.failure is None
         try:
-            if whole:
-                self.commits.finish()
+            try:
+                if whole:
+                    self.commits.finish()
+            except BaseException:
+                whole = False
+                raise
+            finally:
+                self._close(whole=whole)
         except OSError as error:
-            whole = False
             raise failed(error) from error
-        finally:
-            self._close(whole=whole)
 
     def _close(self, *, whole: bool) -> None:
         try:
             self.commits.close(whole=whole)
-        except OSError as error:
-            raise failed(error) from error
         finally:
             self.store.close(fold=whole)
 
@@ -128,6 +133,8 @@ class Session:
         for seq, id, place, packed, crashes in list(self.store.read(query, (after, last, READ))):
             page = self._page(cast(int, seq))
             record = unpack(cast(bytes, packed), cast(str, id))
+            if crashes:
+                self.suspected.roots.add(cast(int, seq))
             if cast(int, crashes) >= CRASHES:
                 record = record._replace(defect=poison(cast(int, crashes)))
             found.append(Admitted(record, cast(int, place), page))

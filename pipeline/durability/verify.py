@@ -109,7 +109,9 @@ def verify(path: Path, errors: Path) -> Proof:
 _LAWS: Final = {
     "has ended and was never admitted": "SELECT root, root FROM settled WHERE root NOT IN (SELECT seq FROM root)",
     "has a line and was never admitted": "SELECT id, root FROM line WHERE root NOT IN (SELECT seq FROM root)",
-    "was skipped and has a line": "SELECT id, root FROM line JOIN settled USING (root) WHERE settled.status = 'skipped'",
+    "was skipped and has a line": (
+        "SELECT id, root FROM line JOIN settled USING (root) WHERE settled.status = 'skipped'"
+    ),
     "has its record and is open": f"SELECT id, root FROM line WHERE part = '' AND {_OPEN}",
     "has ended otherwise than its record says": (
         "SELECT id, root FROM line JOIN settled USING (root) WHERE part = '' AND line.status <> settled.status"
