@@ -31,7 +31,7 @@ DOORS: Mapping[str, frozenset[str]] = {
     "yarl": frozenset({"stages.models.aiohttp_transport"}),
     "httpcore2": frozenset({"stages.models.pools"}),
     "sqlite3": frozenset({"pipeline.calls.cache", "pipeline.durability.store"}),
-    "platformdirs": frozenset({"pipeline.calls.cache"}),
+    "platformdirs": frozenset({"pipeline.calls.cache", "pipeline.cli.store"}),
     "starlette": frozenset({"stages.models.simulated_app"}),
     "uvicorn": frozenset({"stages.models.simulated_http"}),
     "asyncio": frozenset({"pipeline.core.virtual"}),
