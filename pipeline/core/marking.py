@@ -7,8 +7,11 @@ thread or in a process is noted until that ends.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
+from contextlib import nullcontext
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pipeline.core.item import Item
 
@@ -30,6 +33,8 @@ def marked(process: Process) -> Process:
         page = item.frame.root.page
         if page is None:
             return process(item, worker)
+        if page.turn is not None:
+            return in_turn(page, partial(process, item, worker))
         visited = marked_call(page, process, item, worker)
         return visited if visited is None or isinstance(visited, Item) else Stepped(page, visited)
 
@@ -43,6 +48,13 @@ def marked_call(page: Page, function: Callable[..., T], *args: object) -> T:
         return function(*args)
     finally:
         page.leave(mark)
+
+
+async def in_turn(page: Page, function: Callable[[], T | Awaitable[T]]) -> T:
+    """Call `function`, noted while it runs, and await what it gives if it has to be; when it is the root's turn."""
+    async with page.turn or nullcontext():
+        answer = marked_call(page, function)
+        return await Stepped(page, cast("Awaitable[T]", answer)) if isawaitable(answer) else answer
 
 
 def noted(item: Item, awaited: Awaitable[T]) -> Awaitable[T]:

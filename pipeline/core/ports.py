@@ -10,6 +10,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
+from anyio import Lock
+
 from pipeline.core.errors import WriteError
 from pipeline.core.events import Event
 from pipeline.core.limits import Limits
@@ -110,6 +112,12 @@ class Page(Protocol):
 
     def leave(self, mark: int) -> None:
         """What `enter` has noted is over."""
+        ...
+
+    @property
+    def turn(self) -> Lock | None:
+        """What code of a root has to hold that was at work at a crash: of such roots one at a time is at work, so that
+        the next crash tells whose code it was. None for all others."""
         ...
 
 

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from inspect import isawaitable
 from typing import Final, NamedTuple, cast
 
 from pipeline.core.codec import NotJson, decode, encode
 from pipeline.core.errors import CallsClosed, Failure, ItemError, Skip, is_bug
 from pipeline.core.item import Item
 from pipeline.core.iteration import each_of, resolved
-from pipeline.core.marking import Stepped, marked_call
+from pipeline.core.marking import in_turn
 from pipeline.core.ports import Page
 from pipeline.core.replay import is_exact, read_failure, written_failure
 
@@ -49,8 +48,10 @@ async def parts_of(
     Raises `ItemError` for what is no iterable, `NotJson` for a part without a JSON form, and `SplitChanged`.
     """
     page = item.frame.root.page
-    if page is None or pure:
+    if page is None:
         return each_of(await resolved(give()), what)
+    if pure:
+        return each_of(await in_turn(page, give), what)
     split = _Split(page, (*item.frame.path(), stage), what)
     known = split.known()
     if known.exact and (known.ended or known.parts):
@@ -107,8 +108,7 @@ class _Split:
 
     async def first(self, known: Known, give: Callable[[], object]) -> AsyncGenerator[object]:
         """Call the function, and write what it gives; what is known of it has to be the same."""
-        asked = marked_call(self._page, give)
-        result = await Stepped(self._page, asked) if isawaitable(asked) else asked
+        result = await in_turn(self._page, give)
         if not isinstance(result, list | tuple):
             return self._written(known, each_of(result, self._what))
         parts = cast("list[object] | tuple[object, ...]", result)

@@ -10,9 +10,12 @@ from pipeline.core.pipeline import Pipeline
 from pipeline.core.stage import Chain, Stage
 
 #: What a composite decides before its members begin, so that it does not depend on what they do.
-_BEFORE: Final = frozenset({"split", "label"})
+_BEFORE: Final = frozenset({"split", "part", "label", "key", "weight", "batch"})
 
 _FIRST_ROUND: Final = "1"
+
+#: What paths begin with that are written for a whole batch: in them the names stand anywhere.
+_BATCH: Final = "batch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +32,12 @@ class Downstream:
 
     def has(self, path: tuple[str, ...], kind: str) -> bool:
         """Whether the fact of this kind at `path` depends on the stage."""
-        if not self.stages.isdisjoint(path[::2]):
+        step = 1 if path[:1] == (_BATCH,) else 2
+        if not self.stages.isdisjoint(path[::step]):
             return True
-        if path and len(path) % 2 and path[-1] in self.around and kind not in _BEFORE:
+        if path and (len(path) - 1) % step == 0 and path[-1] in self.around and kind not in _BEFORE:
             return True
-        rounds = zip(path[::2], path[1::2], strict=False)
+        rounds = zip(path[::step], path[1::step], strict=False)
         return any(name in self.loops and slot != _FIRST_ROUND for name, slot in rounds)
 
 

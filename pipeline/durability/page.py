@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from anyio import Lock
+
 from pipeline.core.codec import decode, encode
 from pipeline.core.errors import CallsClosed
 from pipeline.core.ports import EARLIER, AttemptEnd
@@ -107,6 +109,12 @@ class Page:
         """What `enter` has noted is over."""
         if mark and self._session.marks is not None:
             self._session.marks.leave(mark)
+
+    @property
+    def turn(self) -> Lock | None:
+        """What code of the root has to hold, if it was at work at a crash."""
+        suspected = self._session.suspected
+        return suspected.turn if suspected.roots and self.seq in suspected.roots else None
 
     def _text(self, path: tuple[str, ...]) -> str:
         return encode((*self._prefix, *path)).decode()

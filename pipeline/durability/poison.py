@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final, cast
 
+from anyio import Lock
+
 from pipeline.core.errors import ItemError
 from pipeline.durability.marks import Left
 from pipeline.durability.reopening import Statement
@@ -11,28 +13,33 @@ from pipeline.durability.store import Store
 
 CRASHES: Final = 3  #: in a row, after which an item is not run again
 
+
+class Suspected:
+    """Roots whose code was at work at a crash. What can change: which, and whose turn it is."""
+
+    def __init__(self) -> None:
+        self.roots: set[int] = set()
+        self.turn = Lock()  #: one of them is at work at a time, so that the next crash tells whose code it was
+
+
 _OPEN: Final = "seq NOT IN (SELECT root FROM settled)"
-_MOVED: Final = "EXISTS (SELECT 1 FROM attempt WHERE root = seq AND epoch = ? AND state IN ('ok', 'failed', 'refused'))"
 
 
 def blamed(left: Left | None, epoch: int) -> tuple[Statement, ...]:
     """What to write of a crash of the run before `epoch`: it is one more of each root whose code was at work.
 
-    Crashes count in a row. A root whose code was not at work when the process died has crashed nothing, and one that
-    came further than in the run before, by an answer of a model, begins with one again: whoever kills healthy runs at
-    random finds the same code at work, with nothing new done, three times running hardly ever.
+    Crashes count in a row: a root whose code was not at work when the process died has crashed nothing. Roots that were
+    at work at one crash are so one at a time afterwards. So whoever kills healthy runs at random would have to find the
+    same code at work each time, while it runs and does not wait.
     """
     if left is None or left.epoch != epoch - 1:
         return ()
     roots = sorted(left.roots)
     innocent = f"seq NOT IN ({', '.join('?' * len(roots))})"
-    guilty = (
-        f"UPDATE root SET crashes = CASE WHEN crashes > 0 AND {_MOVED} THEN 1 ELSE crashes + 1 END"
-        f" WHERE seq = ? AND crashes < {CRASHES} AND {_OPEN}"
-    )
+    guilty = f"UPDATE root SET crashes = crashes + 1 WHERE seq = ? AND crashes < {CRASHES} AND {_OPEN}"
     return (
         (f"UPDATE root SET crashes = 0 WHERE crashes BETWEEN 1 AND {CRASHES - 1} AND {innocent}", roots),
-        *((guilty, (left.epoch, root)) for root in roots),
+        *((guilty, (root,)) for root in roots),
     )
 
 

@@ -210,6 +210,10 @@ class Page:
     def leave(self, mark: int) -> None:
         """Nobody asks for it."""
 
+    @property
+    def turn(self) -> None:
+        """Nobody is suspected."""
+
 
 class Attempt:
     """Satisfies `ports.OpenAttempt`."""

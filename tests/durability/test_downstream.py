@@ -6,7 +6,7 @@ import pytest
 
 from pipeline import Pipeline
 from pipeline.durability.downstream import Downstream, downstream, names_of
-from stages import loop, map, parallel, route, scatter
+from stages import batch, loop, map, parallel, route, scatter
 
 
 def same(value: object) -> object:
@@ -74,6 +74,22 @@ def test_of_a_stage_in_a_loop_all_later_rounds_do() -> None:
     assert after.has(("again", "1", "judge"), "call")
     assert after.has(("again", "1", "again.until"), "until")
     assert after.has(("again", "2", "draft"), "call")
+
+
+def test_what_is_written_for_a_whole_batch_is_found_too() -> None:
+    again = loop(map(same, name="draft"), until=bool, max_rounds=3, name="again")
+    pipeline = Pipeline(map(same, name="plan") | batch(map(same, name="sum") | again, size=3, name="lot"))
+    after = downstream(pipeline, "plan"), downstream(pipeline, "sum"), downstream(pipeline, "draft")
+    of_plan, of_sum, of_draft = (each for each in after if each is not None)
+    assert of_plan.has(("batch", "lot", "body", "sum"), "call")
+    assert of_plan.has(("lot",), "batch")
+    assert of_sum.has(("batch", "lot", "body", "sum"), "call")
+    assert not of_sum.has(("lot",), "batch")
+    assert of_sum.has(("lot",), "batched")
+    assert not of_draft.has(("batch", "lot", "body", "sum"), "call")
+    assert of_draft.has(("batch", "lot", "again", "1", "draft"), "call")
+    assert of_draft.has(("batch", "lot", "again", "2", "sum"), "call")
+    assert of_draft.has(("batch", "lot", "again"), "join")
 
 
 def test_what_depends_on_one_of_two_stages() -> None:
