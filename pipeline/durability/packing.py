@@ -16,9 +16,9 @@ from pipeline.core.state import Message, Role, ToolCall
 
 def pack(record: Input) -> bytes:
     """The record as JSON. Raises `NotJson` for one that code gave and that has none."""
-    if record == input_of_text(record.prompt or "", id=record.id):
-        return encode({"text": record.prompt})
-    packed: dict[str, object] = {}
+    packed: dict[str, object] = {} if record.position is None else {"position": record.position}
+    if record._replace(position=None) == input_of_text(record.prompt or "", id=record.id):
+        return encode({"text": record.prompt, **packed})
     if record.value is not record.fields:
         packed["value"] = record.value
     if record.fields:
@@ -35,8 +35,9 @@ def pack(record: Input) -> bytes:
 def unpack(data: bytes, id: str) -> Input:
     """The record that was packed."""
     packed = cast("Mapping[str, object]", decode(data))
+    position = cast("int | None", packed.get("position"))
     if "text" in packed:
-        return input_of_text(str(packed["text"]), id=id)
+        return input_of_text(str(packed["text"]), id=id)._replace(position=position)
     fields = cast("Mapping[str, object]", packed.get("fields", {}))
     defect = cast("Mapping[str, str] | None", packed.get("defect"))
     return Input(
@@ -46,6 +47,7 @@ def unpack(data: bytes, id: str) -> Input:
         fields,
         tuple(_message(message) for message in cast("list[Mapping[str, object]]", packed.get("messages", []))),
         None if defect is None else ItemError(defect["message"], type=defect["type"]),
+        position,
     )
 
 
