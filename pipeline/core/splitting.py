@@ -14,6 +14,7 @@ from contextlib import aclosing
 from typing import Final, NamedTuple, cast
 
 from pipeline.core.codec import NotJson, decode, encode
+from pipeline.core.decided import KIND as DECIDED
 from pipeline.core.errors import CallsClosed, Failure, ItemError, Skip, is_bug
 from pipeline.core.item import Item
 from pipeline.core.iteration import each_of, resolved
@@ -76,7 +77,7 @@ class _Split:
         if found is not None and found["lot"] == lot:
             count, failure = cast(int, found["count"]), read_failure(found["failure"])
             return Known(lot, parts[:count], exact, True, failure, bool(found["skipped"]))
-        if not self._page.begun(self._path):
+        if not self._page.begun(self._path) and self._page.find(DECIDED, self._path) is None:
             return Known(lot + 1, [], True, ended=False)
         return Known(lot, parts, exact, ended=False)
 

@@ -89,6 +89,7 @@ class Session:
         self.in_flight = 0
         self.recalled = RunAccount()
         self.takes_more = True
+        self.recovered = None
         self.spent = Amount()
         self._done: list[Callable[[], None]] = []
         self._changed = anyio.Event()

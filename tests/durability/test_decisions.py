@@ -145,7 +145,7 @@ def in_its_time(**seconds: float) -> Any:
         await anyio.sleep(seconds[part])
         return part.upper()
 
-    return map(work)
+    return map(work, concurrency=4)
 
 
 def chain(name: str, calls: int, prompt: str = "yes") -> Any:
