@@ -20,6 +20,7 @@ from pipeline.core.stage import Chain, Stage
 NONE: Final = "none"  #: the label of a record that has none
 LONGEST: Final = 100  #: characters of a label in a name; longer ones are cut, with a hash of the whole
 
+_COULD: Final = {"label": "[^/]+", "status": "(?:ok|partial|failed)"}
 _PLACE: Final = re.compile(r"\{(label|status)\}")
 
 
@@ -66,8 +67,11 @@ class Names:
         """The paths there are that a record could go to."""
         if not self.varies:
             return [self.path] if os.path.lexists(self.path) else []
-        fixed = _PLACE.split(self.path)[::2]  # every other one is the name of a place
-        return sorted(glob.glob("*".join(glob.escape(part) for part in fixed)))
+        parts = _PLACE.split(self.path)  # every other one is the name of a place
+        patterns = (_COULD[part] if number % 2 else re.escape(part) for number, part in enumerate(parts))
+        could = re.compile("".join(patterns), re.DOTALL)
+        found = glob.glob("*".join(glob.escape(part) for part in parts[::2]))
+        return sorted(path for path in found if could.fullmatch(path))
 
 
 def label_key(stage: Stage) -> str | None:

@@ -119,10 +119,10 @@ class Journal:
     async def _kept(self, opening: _Opening, asked: Opening) -> None:
         try:
             directory = Path(self.directory)
+            output, errors = self._outlets(asked.pipeline)
             await anyio.to_thread.run_sync(lambda: directory.mkdir(mode=0o700, parents=True, exist_ok=True))
             with locked(directory / LOCK):
                 store = await anyio.to_thread.run_sync(self._store, directory / FILE)
-                output, errors = self._outlets(asked.pipeline)
                 files = Files([each for each in (output, errors) if each is not None], self.probe)
                 elsewhere = None if self.errors is None else errors.names.path
                 commits = Committing(store, files, Reserve(directory, self.probe))
