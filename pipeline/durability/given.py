@@ -10,11 +10,11 @@ from pipeline.core.codec import decode, encode
 from pipeline.core.errors import JournalError
 from pipeline.core.pipeline import Pipeline
 from pipeline.durability import schema
-from pipeline.durability.fingerprint.changes import Change, differences, sentences
 from pipeline.durability.fingerprint import Fingerprint, fingerprint
+from pipeline.durability.fingerprint.changes import Change, differences, sentences
+from pipeline.durability.fingerprint.values import JSON
 from pipeline.durability.schema import Row
 from pipeline.durability.store import Store
-from pipeline.durability.fingerprint.values import JSON
 
 REMEDY = (
     "--accept-changes (accept_changes=True) goes on with what is still valid and makes the rest anew; "

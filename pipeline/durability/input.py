@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import asynccontextmanager
-from typing import NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 from anyio import to_thread
 
@@ -20,6 +20,9 @@ from pipeline.durability.store import Store
 
 #: what a record is called that has come under a known id and says something else
 EDITED = "its id was given to a record that said something else"
+
+
+_PROGRESS: Final = "SELECT number, name, read, digest, ended FROM source ORDER BY number"
 
 
 class InputChange(NamedTuple):
@@ -58,7 +61,7 @@ def progress(store: Store) -> list[Progress]:
     """How far earlier runs have read their files."""
     return [
         Progress(cast(int, number), cast(str, name), cast(int, read), cast(bytes, digest), bool(ended))
-        for number, name, read, digest, ended in store.read("SELECT * FROM source ORDER BY number")
+        for number, name, read, digest, ended in store.read(_PROGRESS)
     ]
 
 

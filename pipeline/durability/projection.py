@@ -18,7 +18,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from pipeline.durability.schema import PROJECTION, Row
+from pipeline.durability.schema import PROJECTION, Row, crc
 from pipeline.durability.store import Probe, silent, sync_directory
 
 EVERY: Final = 1.0  #: seconds after which what was appended is synced
@@ -29,7 +29,10 @@ STALE: Final = -1  #: number of a mark whose file has to be made anew, because l
 TAKEN: Final = "taken"  #: the mark of how far records were taken by the consumer
 
 #: Says that lines were taken back, in the transaction that does it: what was made of them is made anew.
-TAKEN_BACK: Final = (f"UPDATE projection SET number = {STALE} WHERE name <> '{TAKEN}'", ())
+TAKEN_BACK: Final = (
+    f"UPDATE projection SET number = {STALE}, crc = {crc('projection', number=str(STALE))} WHERE name <> '{TAKEN}'",
+    (),
+)
 
 _FLAGS: Final = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 

@@ -19,8 +19,9 @@ from pipeline.core.pipeline import Pipeline
 from pipeline.core.purse import PICOS
 from pipeline.core.recovered import Recovered
 from pipeline.durability import schema
-from pipeline.durability.changes import Change, differences
 from pipeline.durability.fingerprint import Fingerprint
+from pipeline.durability.fingerprint.changes import Change, differences
+from pipeline.durability.fingerprint.values import JSON
 from pipeline.durability.given import given, given_before, refuse, row_of
 from pipeline.durability.input import InputChange, examine
 from pipeline.durability.marks import left
@@ -28,7 +29,6 @@ from pipeline.durability.poison import blamed, poisoned
 from pipeline.durability.reopening import AS_IT_IS, Again, Reopen, changed, failed_again, redone_from, withdrawn
 from pipeline.durability.spending import Attempt, Means, calls_in_flight, in_flight
 from pipeline.durability.store import Store
-from pipeline.durability.values import JSON
 
 # what events of an opening are called
 OPENED: Final = "opened"
@@ -90,7 +90,7 @@ def _change(store: Store, opening: Opening, found: Found, marks: Path) -> tuple[
     told += [(REOPENED, {"roots": again.roots, "lines": again.lines, "facts": again.facts})] if again.statements else []
     known = found.before is not None and found.before.as_json() == found.given.as_json()
     store.change(
-        ("UPDATE attempt SET state = 'ambiguous' WHERE state = 'started'", ()),
+        (schema.LOST, ()),
         *blamed(left(marks), epoch),
         *again.statements,
         *(() if not found.input.said else (("DELETE FROM source", ()),)),

@@ -11,10 +11,10 @@ from pipeline.core.codec import decode
 from pipeline.core.errors import JournalError
 from pipeline.core.names import join_names, suggestion
 from pipeline.core.pipeline import Pipeline
-from pipeline.durability.changes import Change
 from pipeline.durability.downstream import Downstream, downstream, names_of
+from pipeline.durability.fingerprint.changes import Change
 from pipeline.durability.projection import TAKEN_BACK
-from pipeline.durability.schema import Value
+from pipeline.durability.schema import Value, crc
 from pipeline.durability.store import Store
 
 Statement: TypeAlias = tuple[str, Sequence[Value]]
@@ -25,7 +25,10 @@ REOPENED: Final = "reopened"
 #: of open roots those that were opened again
 ONLY: Final = f" AND seq IN (SELECT root FROM fact WHERE path = '[]' AND kind = '{REOPENED}')"
 
-_NOTE: Final = f"INSERT OR REPLACE INTO fact SELECT root, '[]', '{REOPENED}', 0, CAST('true' AS BLOB) FROM settled"
+_NOTED: Final = {"path": "'[]'", "kind": f"'{REOPENED}'", "ordinal": "0", "value": "CAST('true' AS BLOB)"}
+_NOTE: Final = (
+    f"INSERT OR REPLACE INTO fact SELECT root, {', '.join(_NOTED.values())}, {crc('fact', **_NOTED)} FROM settled"
+)
 _FAILED: Final = "SELECT root FROM settled WHERE status = 'failed'"
 _SETTLED: Final = "SELECT root FROM settled"
 
@@ -66,7 +69,8 @@ def failed_again(store: Store) -> Again:
     """Open the roots that failed. The answers they had are kept, except those that said that a call has failed."""
     ended_badly = (
         f"root IN ({_FAILED}) AND (kind = 'join' OR"
-        " (kind = 'call' AND json_type(CAST(value AS TEXT), '$.error') IS NOT NULL))"
+        " (kind = 'call' AND json_type(CAST(value AS TEXT), '$.error') IS NOT NULL) OR"
+        " (kind = 'batched' AND json_extract(CAST(value AS TEXT), '$.status') = 'failed'))"
     )
     facts = _count(store, f"SELECT count(*) FROM fact WHERE {ended_badly}")
     return Again(((f"DELETE FROM fact WHERE {ended_badly}", ()),), facts=facts) + _open(store, _FAILED)

@@ -14,56 +14,98 @@ Value: TypeAlias = "int | float | str | bytes | None"
 #: `line`: the bytes of each record, in the order of the output; `target` is which of several files it is for, `record`
 #: the standard line if `data` is not that, `dead` the dead letter of one that failed. `settled`: how roots ended.
 #: `projection`: how far a file that is made of lines is known to be on the disk, and how far the consumer came.
+#: `crc`: a sum over the row, since neither SQLite nor every disk notices a bit that has changed.
 _TABLES: Final = """
-    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-    CREATE TABLE config (epoch INTEGER PRIMARY KEY, at TEXT NOT NULL, result TEXT NOT NULL, operational TEXT NOT NULL);
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE config (epoch INTEGER PRIMARY KEY, at TEXT NOT NULL, result TEXT NOT NULL, operational TEXT NOT NULL,
+        crc INTEGER NOT NULL
+    );
     CREATE TABLE source (
         number INTEGER PRIMARY KEY, name TEXT NOT NULL, read INTEGER NOT NULL, digest BLOB NOT NULL,
-        ended INTEGER NOT NULL
+        ended INTEGER NOT NULL, crc INTEGER NOT NULL
     );
     CREATE TABLE root (
         seq INTEGER PRIMARY KEY, id TEXT NOT NULL, place INTEGER NOT NULL, digest BLOB NOT NULL, record BLOB NOT NULL,
-        crashes INTEGER NOT NULL DEFAULT 0
+        crashes INTEGER NOT NULL DEFAULT 0, crc INTEGER NOT NULL
     );
     CREATE TABLE fact (
         root INTEGER NOT NULL, path TEXT NOT NULL, kind TEXT NOT NULL, ordinal INTEGER NOT NULL, value BLOB NOT NULL,
-        PRIMARY KEY (root, path, kind, ordinal)
+        crc INTEGER NOT NULL, PRIMARY KEY (root, path, kind, ordinal)
     ) WITHOUT ROWID;
     CREATE TABLE attempt (
         id INTEGER PRIMARY KEY, root INTEGER NOT NULL, path TEXT NOT NULL, ordinal INTEGER NOT NULL,
         number INTEGER NOT NULL, epoch INTEGER NOT NULL, model TEXT NOT NULL, reserved TEXT, state TEXT NOT NULL,
-        usage TEXT, usd REAL, source TEXT
+        usage TEXT, usd REAL, source TEXT, crc INTEGER NOT NULL
     );
     CREATE INDEX attempt_of_root ON attempt (root);
     CREATE TABLE line (
         number INTEGER PRIMARY KEY, root INTEGER NOT NULL, part TEXT NOT NULL, id TEXT NOT NULL, status TEXT NOT NULL,
-        target TEXT NOT NULL, data BLOB NOT NULL, record BLOB, dead BLOB, UNIQUE (root, part)
+        target TEXT NOT NULL, data BLOB NOT NULL, record BLOB, dead BLOB, crc INTEGER NOT NULL,
+        UNIQUE (root, part)
     );
     CREATE INDEX line_of_target ON line (target, number) WHERE target <> '';
     CREATE INDEX dead_line ON line (number) WHERE dead IS NOT NULL;
-    CREATE TABLE settled (root INTEGER PRIMARY KEY, status TEXT NOT NULL);
+    CREATE TABLE settled (root INTEGER PRIMARY KEY, status TEXT NOT NULL, crc INTEGER NOT NULL);
     CREATE TABLE projection (
         name TEXT PRIMARY KEY, size INTEGER NOT NULL, number INTEGER NOT NULL, tail BLOB NOT NULL,
-        base INTEGER NOT NULL, before BLOB NOT NULL
+        base INTEGER NOT NULL, before BLOB NOT NULL, crc INTEGER NOT NULL
     ) WITHOUT ROWID;
-    CREATE TABLE event (id INTEGER PRIMARY KEY, at TEXT NOT NULL, what TEXT NOT NULL, value TEXT NOT NULL)
+    CREATE TABLE event (
+        id INTEGER PRIMARY KEY, at TEXT NOT NULL, what TEXT NOT NULL, value TEXT NOT NULL, crc INTEGER NOT NULL
+    )
 """
 TABLES: Final = tuple(" ".join(table.split()) for table in _TABLES.split(";"))
 
-META: Final = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
-CONFIG: Final = "INSERT INTO config VALUES (?, ?, ?, ?)"
-SOURCE: Final = "INSERT OR REPLACE INTO source VALUES (?, ?, ?, ?, ?)"
-ROOT: Final = "INSERT INTO root (seq, id, place, digest, record) VALUES (?, ?, ?, ?, ?)"
-FACT: Final = "INSERT OR REPLACE INTO fact VALUES (?, ?, ?, ?, ?)"
-BEGUN: Final = (
-    "INSERT INTO attempt (id, root, path, ordinal, number, epoch, model, reserved, state)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'started')"
+#: What `crc` of a row is made of; how often a root crashed is counted in place and not part of it.
+CHECKED: Final = {
+    "meta": ("key", "value"),
+    "config": ("epoch", "at", "result", "operational"),
+    "source": ("number", "name", "read", "digest", "ended"),
+    "root": ("seq", "id", "place", "digest", "record"),
+    "fact": ("root", "path", "kind", "ordinal", "value"),
+    "attempt": (
+        *("id", "root", "path", "ordinal", "number", "epoch", "model", "reserved"),
+        *("state", "usage", "usd", "source"),
+    ),
+    "line": ("number", "root", "part", "id", "status", "target", "data", "record", "dead"),
+    "settled": ("root", "status"),
+    "projection": ("name", "size", "number", "tail", "base", "before"),
+    "event": ("id", "at", "what", "value"),
+}
+
+
+def crc(table: str, **changed: str) -> str:
+    """The SQL of a row's sum, with what is `changed` in place of columns."""
+    return f"crc({', '.join(changed.get(column, column) for column in CHECKED[table])})"
+
+
+def _insert(table: str, insert: str = "INSERT", **constants: str) -> str:
+    """A statement that writes a whole row, whose values are those of `CHECKED` but for the constants."""
+    given = [column for column in CHECKED[table] if column not in constants]
+    values = {**{column: f"?{number}" for number, column in enumerate(given, 1)}, **constants}
+    ordered = ", ".join(values[column] for column in CHECKED[table])
+    return f"{insert} INTO {table} ({', '.join(CHECKED[table])}, crc) VALUES ({ordered}, {crc(table, **values)})"
+
+
+META: Final = _insert("meta", "INSERT OR REPLACE")
+CONFIG: Final = _insert("config")
+SOURCE: Final = _insert("source", "INSERT OR REPLACE")
+ROOT: Final = _insert("root")
+FACT: Final = _insert("fact", "INSERT OR REPLACE")
+BEGUN: Final = _insert("attempt", state="'started'", usage="NULL", usd="NULL", source="NULL")
+ENDED: Final = (
+    "UPDATE attempt SET state = ?1, usage = ?2, usd = ?3, source = ?4,"
+    f" crc = {crc('attempt', state='?1', usage='?2', usd='?3', source='?4')} WHERE id = ?5"
 )
-ENDED: Final = "UPDATE attempt SET state = ?, usage = ?, usd = ?, source = ? WHERE id = ?"
-LINE: Final = "INSERT INTO line VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-SETTLED: Final = "INSERT INTO settled VALUES (?, ?)"
-PROJECTION: Final = "INSERT OR REPLACE INTO projection VALUES (?, ?, ?, ?, ?, ?)"
-EVENT: Final = "INSERT INTO event (at, what, value) VALUES (?, ?, ?)"
+_AMBIGUOUS: Final = "'ambiguous'"
+#: what a recovery makes of attempts that have not ended
+LOST: Final = (
+    f"UPDATE attempt SET state = 'ambiguous', crc = {crc('attempt', state=_AMBIGUOUS)} WHERE state = 'started'"
+)
+LINE: Final = _insert("line")
+SETTLED: Final = _insert("settled")
+PROJECTION: Final = _insert("projection", "INSERT OR REPLACE")
+EVENT: Final = _insert("event", id="(SELECT coalesce(max(id), 0) + 1 FROM event)")
 
 
 class Row(NamedTuple):

@@ -13,9 +13,10 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, cast
+from zlib import crc32
 
 from pipeline.core.errors import JournalError
-from pipeline.durability.schema import APPLICATION, META, TABLES, VERSION, Row, Value
+from pipeline.durability.schema import APPLICATION, CHECKED, META, TABLES, VERSION, Row, Value, crc
 
 Durability: TypeAlias = Literal["power", "process"]
 
@@ -102,7 +103,7 @@ class Store:
         try:
             # Without a log nobody writes, and a reader that may not write cannot find that out by itself.
             still = not (log.exists() and log.stat().st_size)
-            uri = f"{path.absolute().as_uri()}?{'immutable=1' if still else 'mode=ro'}"
+            uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if still else ''}"
             connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=1)
             connection.execute("PRAGMA trusted_schema = OFF")
             _examine(connection, path, pages=False)
@@ -221,6 +222,7 @@ def _connect(path: Path, durability: Durability) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path, isolation_level=None, check_same_thread=False, timeout=BUSY, cached_statements=64
     )
+    connection.create_function("crc", -1, summed, deterministic=True)
     try:
         for pragma in (
             "trusted_schema = OFF",
@@ -257,3 +259,31 @@ def _examine(connection: sqlite3.Connection, path: Path, *, pages: bool = True) 
         raise JournalError(f"{path}: has tables that a journal does not have, or lacks some")
     if damage:
         raise JournalError(f"{path}: is damaged: {'; '.join(damage)}")
+    for table in CHECKED if pages else ():
+        _check(connection, path, table)
+
+
+def _check(connection: sqlite3.Connection, path: Path, table: str) -> None:
+    """Refuse a table with a row that is not what was written."""
+    try:
+        found = connection.execute(f"SELECT 1 FROM {table} WHERE crc IS NOT {crc(table)} LIMIT 1").fetchone()
+    except sqlite3.DatabaseError as error:
+        raise JournalError(f"{path}: is damaged: {table} cannot be read: {error}") from error
+    if found is not None:
+        raise JournalError(f"{path}: is damaged: {table} has a row that is not what was written")
+
+
+def summed(*values: Value) -> int:
+    """The sum of a row. A number is the same whether it came as a whole one or as a float."""
+    total = 0
+    for value in values:
+        match value:
+            case str():
+                total = crc32(value.encode("utf-8", "surrogatepass"), crc32(b"t", total))
+            case bytes():
+                total = crc32(value, crc32(b"b", total))
+            case float() if value.is_integer():
+                total = crc32(str(int(value)).encode(), total)
+            case _:
+                total = crc32(str(value).encode(), total)
+    return total

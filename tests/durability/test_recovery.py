@@ -140,7 +140,7 @@ def amounts(tmp_path: Path, *attempts: tuple[object, ...]) -> Amount:
         store.change(
             *(
                 (
-                    "INSERT INTO attempt VALUES (?, 1, '[]', 0, 1, 1, 'm', ?, ?, ?, ?, NULL)",
+                    "INSERT INTO attempt VALUES (?, 1, '[]', 0, 1, 1, 'm', ?, ?, ?, ?, NULL, 0)",
                     (number, reserved, state, usage, usd),
                 )
                 for number, (state, reserved, usage, usd) in enumerate(attempts)

@@ -39,9 +39,11 @@ class Recorder:
     probe: Probe
     moments: list[Moment] = field(default_factory=list[Moment])
     synced: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    named: set[str] = field(default_factory=lambda: {DB, LOG})  #: files whose directory is on the disk
 
     def __post_init__(self) -> None:
-        self.synced.update(self._files())  # what a life finds has been there for long, but for the end of the output
+        self.synced.update(self._files())
+        self.named.update(self.synced)  # what a life finds has been there for long, but for the end of the output
         if OUTPUT in self.synced:
             self.synced[OUTPUT] = self.synced[OUTPUT][: size_on_disk(self.place / RUN)]
         self._watch("fsync", os.fsync)
@@ -51,8 +53,10 @@ class Recorder:
         def watched(fd: int) -> None:
             real(fd)
             path = Path(os.readlink(f"/proc/self/fd/{fd}"))
-            known = {path.relative_to(self.place).as_posix()} if path.is_file() else set[str]()
-            self._sync(*known)
+            if path.is_dir():
+                self.named.update(each.relative_to(self.place).as_posix() for each in path.iterdir())
+            else:
+                self._sync(path.relative_to(self.place).as_posix())
 
         setattr(os, name, watched)
 
@@ -62,7 +66,8 @@ class Recorder:
             self._sync(LOG)
         elif point in ("create:renamed", "fold:after", "over"):
             self._sync(DB, LOG)
-        self.moments.append(Moment(point, self._files(), dict(self.synced), (self.place / "ledger").stat().st_size))
+        synced = {name: data for name, data in self.synced.items() if name in self.named}
+        self.moments.append(Moment(point, self._files(), synced, (self.place / "ledger").stat().st_size))
 
     def _sync(self, *names: str) -> None:
         """What these have now is on the disk; one that is gone is gone for good."""
