@@ -152,9 +152,14 @@ def test_a_loop_whose_until_has_changed_decides_again_and_asks_only_for_new_roun
 def test_what_an_impure_function_said_after_a_change_is_asked_again(backend: str, tmp_path: Path) -> None:
     said: list[str] = []
 
-    def noted(value: object) -> object:
-        said.append(str(value))
-        return value
+    class Noted:
+        version = "1"  # what it has seen is no part of what it is
+
+        def __call__(self, value: object) -> object:
+            said.append(str(value))
+            return value
+
+    noted = Noted()
 
     def pipeline(prompt: str) -> Pipeline:
         before = map(noted, name="before", pure=False)
