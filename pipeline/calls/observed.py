@@ -25,7 +25,7 @@ class ObservedCall:
         async def observed(request: Request) -> Reply:
             if not request.visit.listening:
                 return _remarked(await call(request), request)
-            tries, began = Tries(), anyio.current_time()
+            tries, began = request.tries or Tries(), anyio.current_time()
             outcome, flags = "cancelled", ()
             try:
                 reply = _remarked(await call(replace(request, tries=tries)), request)

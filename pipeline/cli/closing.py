@@ -136,12 +136,12 @@ def closing(verb: str, now: Statistics, seconds: float) -> str:
     return f"{verb}: {' · '.join(parts)}"
 
 
-def verdict(now: Statistics) -> int:
-    """The exit code of a run that came to its end."""
-    settled = now.window.settled
+def verdict(now: Statistics, earlier: Mapping[str, int] | None = None) -> int:
+    """The exit code of a run that came to its end, with what it had settled before it was gone on with."""
+    settled = Counter(now.window.settled) + Counter(earlier or {})
     if not settled["failed"]:
         return OK
-    return REFUSED if settled["failed"] == sum(settled.values()) else SOME_FAILED
+    return REFUSED if settled["failed"] == settled.total() else SOME_FAILED
 
 
 def _tokens(usage: Usage) -> str:

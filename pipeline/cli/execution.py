@@ -256,7 +256,10 @@ class _Execution:
             return asked or 0
         if asked is not None and (not self.records.ended or now.window.settled["cancelled"]):
             return asked
-        return STOPPED if self.job.kept is not None and self.run is not None and self.run.parked else verdict(now)
+        earlier = None if self.job.kept is None else self.job.kept.earlier
+        return (
+            STOPPED if self.job.kept is not None and self.run is not None and self.run.parked else verdict(now, earlier)
+        )
 
 
 async def _shown(show: Callable[[], Coroutine[object, object, None]]) -> None:

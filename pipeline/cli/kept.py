@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from pipeline.cli.following import next_command
 from pipeline.cli.store import DEAD, forget
@@ -24,6 +24,9 @@ BEGUN: Final = "begun"
 DURABILITY: Final = "durability"
 INPUT: Final = "input"  #: ended, once it has
 ENDED: Final = "ended"  #: how it ended last, by itself: a killed process writes nothing
+
+
+_EARLIER: Final = "SELECT status, count(*) FROM settled GROUP BY status"
 
 
 def now() -> str:
@@ -47,6 +50,7 @@ class Kept:
     errors: Path | None = None  #: where failed records go in full, if not there
     fresh: bool = True  #: made for this run
     ours: bool = True  #: the directory too
+    earlier: Mapping[str, int] = field(default_factory=dict[str, int])  #: roots that earlier runs settled, by status
     opened: bool = False  #: the journal was, so that there is something to go on with
     input_ended: bool = False
     tell: Callable[[str], None] = field(default=lambda text: None, repr=False)  #: what was found of an earlier run
@@ -65,6 +69,8 @@ class Kept:
             self.opened = True
             if session.recovered is not None:
                 self._write(ENDED, "")
+                found = await session.writer.ask(lambda: list(session.store.read(_EARLIER)))
+                self.earlier = {str(status): cast(int, count) for status, count in found}
                 for number, line in enumerate(session.recovered.lines):
                     self.tell(line if number else f"run {self.run}: {line}")
             try:

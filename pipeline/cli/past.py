@@ -10,8 +10,9 @@ from typing import Literal, cast
 from pipeline.cli.kept import BEGUN, ENDED, GIVEN, INPUT, NAME
 from pipeline.cli.store import Runs
 from pipeline.core.codec import BadJson, decode
-from pipeline.core.errors import JournalError
-from pipeline.durability.journal import FILE
+from pipeline.core.errors import JournalError, JournalLocked
+from pipeline.durability.journal import FILE, LOCK
+from pipeline.durability.lock import is_locked
 from pipeline.durability.overview import Overview, overview
 
 #: stopped: by a rule, a signal or an error; unfinished: it was killed. Both can be gone on with.
@@ -69,6 +70,13 @@ class Past:
         found = {} if self.seen is None else _object(self.seen.about.get(ENDED, ""))
         code = found.get("code")
         return code if isinstance(code, int) else None
+
+
+def free(directory: Path, runs: Runs) -> Path:
+    """The directory, if nobody runs with what is in there; a look into it would already leave traces."""
+    if is_locked(directory / LOCK):
+        raise JournalLocked(f"run {runs.name_of(directory)}: another process runs with this journal; wait for it")
+    return directory
 
 
 def past(directory: Path, runs: Runs) -> Past:

@@ -15,12 +15,10 @@ from pipeline.cli.given import STDIN, Given
 from pipeline.cli.job import Document, job_of
 from pipeline.cli.keeping import Again, resumed
 from pipeline.cli.kept import GIVEN
-from pipeline.cli.past import Past, newest_first, past
+from pipeline.cli.past import Past, free, newest_first, past
 from pipeline.cli.store import Runs, usual
 from pipeline.cli.voice import Voice
-from pipeline.core.errors import JournalError, JournalLocked
-from pipeline.durability.journal import LOCK
-from pipeline.durability.lock import is_locked
+from pipeline.core.errors import JournalError
 from pipeline.durability.overview import Overview
 
 
@@ -36,7 +34,7 @@ def go_on(
     """Go on with the run that `word` names, or with the last unfinished one of this directory; return the exit code.
     Raises `UsageError` and `JournalError`."""
     runs = usual() if word is None or os.sep not in word else _any()
-    found = _last_unfinished(runs, again) if word is None else past(_free(runs.find(word), runs), runs)
+    found = _last_unfinished(runs, again) if word is None else past(free(runs.find(word), runs), runs)
     if found is None:
         voice.note("nothing to do: all runs of this directory are finished (penstock runs list)")
         return OK
@@ -63,13 +61,6 @@ def _any() -> Runs:
         return usual()
     except JournalError:  # a directory is named, so no store is needed
         return Runs(Path(os.sep))
-
-
-def _free(directory: Path, runs: Runs) -> Path:
-    """The directory, if nobody runs with what is in there; a look into it would already leave traces."""
-    if is_locked(directory / LOCK):
-        raise JournalLocked(f"run {runs.name_of(directory)}: another process runs with this journal; wait for it")
-    return directory
 
 
 def _seen(found: Past) -> Overview:

@@ -109,15 +109,16 @@ def rm(
     voice = Voice()
 
     def command() -> int:
-        from pipeline.cli.past import past
+        from pipeline.cli.past import free, past
         from pipeline.cli.store import usual
         from pipeline.durability.journal import LOCK
         from pipeline.durability.lock import locked
 
         kept = usual()
         for directory in [kept.find(name) for name in dict.fromkeys(names)]:
+            found = past(free(directory, kept), kept)
             with locked(directory / LOCK):
-                _remove(past(directory, kept), voice, dry_run=dry_run)
+                _remove(found, voice, dry_run=dry_run)
         return 0
 
     ended(command, voice, "penstock runs rm --help")
@@ -182,10 +183,9 @@ def _remove(found: Past, voice: Voice, *, dry_run: bool) -> None:
     """Remove one run, whose lock we have."""
     from pipeline.cli.store import forget
 
-    state = "finished" if found.state == "finished" else "damaged" if found.state == "damaged" else "unfinished"
     if dry_run:
-        voice.note(f"would remove {found.run} ({state}): {found.what}")
+        voice.note(f"would remove {found.run} ({found.state}): {found.what}")
         return
     others = forget(found.directory)
     left = f"; the directory stays, with {', '.join(others[:5])}" if others else ""
-    voice.note(f"removed {found.run} ({state}): {found.what}{left}")
+    voice.note(f"removed {found.run} ({found.state}): {found.what}{left}")

@@ -169,15 +169,18 @@ def test_a_changed_input_that_is_accepted_is_matched_by_what_it_says(four: Place
 
 
 def test_an_output_that_was_edited_is_refused_with_the_byte(four: Place) -> None:
-    four.write("in.txt", lines(3) + "hang\n")
-    killed(four, "four.yaml", "in.txt", "-o", "out.jsonl", admitted=4)
+    four.write("in.txt", lines(2) + "fail\n")
+    four.write("failing", "")
+    assert four.penstock("run", "four.yaml", "in.txt", "-o", "out.jsonl").code == 1
     out, attempts = four.here / "out.jsonl", four.attempts()
     data = bytearray(out.read_bytes())
     data[7] ^= 1
     out.write_bytes(data)
-    refused = four.penstock("resume")
+    refused = four.penstock("resume", four.run, "--failed")
     assert (refused.code, four.attempts(), out.read_bytes()) == (4, attempts, bytes(data))
     assert refused.words == [f"error: {out}: was changed: byte 7 is not what was written; nothing was called"]
+    proof = four.penstock("verify", four.run)
+    assert (proof.code, f"WRONG: {out}: was changed: byte 7 is not what was written" in proof.out.decode()) == (4, True)
 
 
 def test_the_stored_text_is_used_if_the_pipeline_file_is_gone(four: Place) -> None:
