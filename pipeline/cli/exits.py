@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from typing import Final, cast
 
+from pipeline.cli.terminated import TERMINATED, Terminated
 from pipeline.config.problems import ConfigError
 from pipeline.core.errors import (
     InvariantError,
@@ -27,10 +28,9 @@ LOCKED: Final = 75  #: another process runs with the journal
 INVALID: Final = 78  #: the pipeline file
 INTERRUPTED: Final = 130
 OUTPUT_CLOSED: Final = 141
-TERMINATED: Final = 143
 
 #: of several errors at once the worst decides
-_WORST_FIRST: Final = (BROKEN, IO_ERROR, LOCKED, INVALID, OUTPUT_CLOSED, REFUSED, STOPPED, INTERRUPTED)
+_WORST_FIRST: Final = (BROKEN, IO_ERROR, LOCKED, INVALID, OUTPUT_CLOSED, REFUSED, STOPPED, TERMINATED, INTERRUPTED)
 
 
 class UsageError(Exception):
@@ -83,6 +83,8 @@ def _code(error: BaseException) -> int:
             return REFUSED
         case OSError():
             return IO_ERROR
+        case Terminated():
+            return TERMINATED
         case KeyboardInterrupt():
             return INTERRUPTED
         case _:

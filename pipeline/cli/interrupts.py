@@ -21,7 +21,8 @@ from anyio import CancelScope, open_signal_receiver, sleep
 from anyio.abc import TaskStatus
 
 from pipeline.cli.backstop import Backstop
-from pipeline.cli.exits import INTERRUPTED, TERMINATED
+from pipeline.cli.exits import INTERRUPTED
+from pipeline.cli.terminated import TERMINATED
 from pipeline.cli.voice import Voice
 from pipeline.core.run import Run
 from pipeline.core.statistics import Statistics
@@ -72,13 +73,25 @@ class Interrupts:
         if not listened or os.name == "nt":
             task_status.started()
             return
-        with open_signal_receiver(*listened) as received, self._backstop(listened):
-            task_status.started()
-            async for number in received:
-                if number in _STATUS:
-                    self._tell_status()
-                else:
-                    self._end(number)
+        try:
+            with open_signal_receiver(*listened) as received, self._backstop(listened):
+                task_status.started()
+                async for number in received:
+                    if number in _STATUS:
+                        self._tell_status()
+                    else:
+                        self._end(number)
+        finally:
+            self._end_at_once(listened)
+
+    def _end_at_once(self, listened: list[signal.Signals]) -> None:
+        """The run is over, and only words are left to say: nothing waits for them any more that was told to end."""
+
+        def leave(number: int, frame: object) -> None:
+            os._exit(_code_of(number) if self.code is None else self.code)
+
+        for number in listened:
+            signal.signal(number, signal.SIG_IGN if number in _STATUS else leave)
 
     def _backstop(self, listened: list[signal.Signals]) -> AbstractContextManager[None]:
         ending = [number for number in listened if number in _ENDING]
@@ -120,7 +133,8 @@ class Interrupts:
         if self.code is None:
             self.code = _code_of(number)
         if self._count > 1 or self.run is None:
-            self._voice.note("cancelling what is in flight (once more: exit at once)")
+            what = "cancelling what is in flight" if self._count > 1 else "stopping: nothing was begun"
+            self._voice.note(f"{what} (once more: exit at once)")
             self.abort()
             return
         grace = self._usual(number)

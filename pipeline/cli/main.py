@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 
+from pipeline.cli.terminated import TERMINATED, Terminated, listen
+
 
 def main() -> None:
     """Run the command and exit with its code."""
     _occupy_standard_descriptors()
     try:
+        listen()
         from pipeline.cli.app import app
-    except KeyboardInterrupt:  # while the imports go on: nothing has begun that would have to be ended
-        os._exit(130)
+    except KeyboardInterrupt as told:  # while the imports go on: nothing has begun that would have to be ended
+        os._exit(TERMINATED if isinstance(told, Terminated) else 130)
     app(prog_name="penstock")
 
 
