@@ -17,7 +17,7 @@ from tests.cli.command import COMMAND, PATIENCE, Running, environment, penstock
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_the_first_interrupt_lets_what_is_in_flight_finish(hanging: Path, backend: str) -> None:
-    with Running("run", hanging, "--set", "models.fake.latency=1s", "--backend", backend) as running:
+    with Running("run", hanging, "--set", "models.fake.latency=1s", "--backend", backend, "--no-store") as running:
         running.feed("one\n")
         running.admitted(1)
         running.signal()
@@ -30,7 +30,7 @@ def test_the_first_interrupt_lets_what_is_in_flight_finish(hanging: Path, backen
 
 
 def test_the_first_interrupt_says_how_many_calls_wait_and_for_what(simple: Path) -> None:
-    with Running("run", simple, "--rpm", "1") as running:
+    with Running("run", simple, "--rpm", "1", "--no-store") as running:
         running.feed("one\ntwo\nthree\n")
         running.record()
         running.until("limit   quota of sim/echo", "; 2 wait; ")
@@ -42,7 +42,7 @@ def test_the_first_interrupt_says_how_many_calls_wait_and_for_what(simple: Path)
 
 
 def test_the_second_interrupt_cancels(hanging: Path) -> None:
-    with Running("run", hanging) as running:
+    with Running("run", hanging, "--no-store") as running:
         running.feed("hang\n")
         running.admitted(1)
         running.signal()
@@ -61,7 +61,7 @@ def test_the_third_interrupt_exits_whatever_is_going_on(tmp_path: Path) -> None:
         "        await anyio.sleep(3600)\n"
     )
     (tmp_path / "p.yaml").write_text('version: 1\nstages: [{map: stay, call: "tools:stubborn"}]\n')
-    with Running("run", "p.yaml", "--allow-import", "./tools", cwd=tmp_path) as running:
+    with Running("run", "p.yaml", "--allow-import", "./tools", "--no-store", cwd=tmp_path) as running:
         running.feed("x\n")
         running.admitted(1)
         running.signal(signal.SIGTERM)
@@ -85,7 +85,7 @@ def test_a_call_that_blocks_does_not_keep_the_command_alive(tmp_path: Path) -> N
 
 
 def test_an_interrupt_with_nothing_left_to_do_changes_no_code(hanging: Path) -> None:
-    with Running("run", hanging, "--set", "models.fake.latency=1s") as running:
+    with Running("run", hanging, "--set", "models.fake.latency=1s", "--no-store") as running:
         running.feed("one\n")
         running.end_input()
         running.admitted(1)
@@ -105,12 +105,12 @@ def test_a_status_can_be_asked_for(hanging: Path) -> None:
 
 @pytest.mark.parametrize("second", ["more", "hang"])
 def test_a_reader_that_leaves_ends_the_run_and_its_calls(hanging: Path, second: str) -> None:
-    with Running("run", hanging, "--set", "models.fake.latency=20ms", "-j", "1") as running:
+    with Running("run", hanging, "--set", "models.fake.latency=20ms", "-j", "1", "--no-store") as running:
         running.feed("one\n" + f"{second}\n" * 2000)
         running.record()
         running.close_output()
         assert running.wait() == 141
-        assert len(running.words) == 2
+        assert len(running.words) == 3  # the first one says that nothing is kept
         requests = re.search(r"(\d+) requests?", running.words[-1])
         assert requests is not None
         assert int(requests[1]) < 200

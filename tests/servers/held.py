@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401 - not in the middle of a fork, around which it takes its lock
 import json
 import socket
 import threading
