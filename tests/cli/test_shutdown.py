@@ -16,6 +16,7 @@ import signal
 import sqlite3
 import sys
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -336,6 +337,30 @@ def test_code_that_keeps_the_loop_ends_a_while_after_the_second_signal_and_is_sh
     assert any("in keeps" in line for line in running.words)
     running.hear("not ended 5 s after it was told to; above is what each thread was doing")
     assert running.words[-1].startswith("go on with: penstock resume")
+
+
+def test_a_busy_server_gets_no_call_later_than_promised(tmp_path: Path, record_property: pytest.RecordProperty) -> None:
+    """The simulator is a process of its own; what it counts after 100 ms is what it has counted at the end."""
+    (tmp_path / "records.txt").write_text("".join(f"record {number}\n" for number in range(3000)))
+    with Running("sim", "--port", "0", "--quiet", "--latency", "50ms") as sim:
+        assert sim.process.stdout is not None
+        url = sim.process.stdout.readline().decode().strip()
+        (tmp_path / "p.yaml").write_text(PIPELINE.format(url=url))
+        with Running("run", "p.yaml", "records.txt", "-j", "32", "--run-dir", "kept", "-o", "o", cwd=tmp_path) as run:
+            until(lambda: counted(url)["started"] > 100, run)
+            run.signal(signal.SIGINT)
+            sent = time.monotonic()
+            time.sleep(SOON)
+            then = counted(url)["started"]
+            late = time.monotonic() - sent
+            assert run.wait() == 130
+        record_property("seconds after which it was counted", round(late, 4))
+        assert counted(url)["started"] == then
+
+
+def counted(url: str) -> dict[str, int]:
+    with urllib.request.urlopen(f"{url.removesuffix('/v1')}/ledger") as answer:
+        return json.load(answer)
 
 
 # -- conditions ---------------------------------------------------------------------------------------------------
