@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from pipeline.core.item import Item
 
 if TYPE_CHECKING:
-    from pipeline.core.leaf import Process, Visited
+    from pipeline.core.leaf import LeafStage, Process, Visited
     from pipeline.core.ports import Page
     from pipeline.core.workers import Worker
 
@@ -26,14 +26,17 @@ T = TypeVar("T")
 _PAGE: ContextVar[Page | None] = ContextVar("penstock_page", default=None)
 
 
-def marked(process: Process) -> Process:
-    """`process`, noted while it runs."""
+def marked(process: Process, stage: LeafStage) -> Process:
+    """`process` of `stage`, noted while it runs. Those of a root that was at work at a crash wait for their turn; but
+    an agent that only asks its model does not: it would have to wait for the answers that others get, and who wins a
+    race would be another one."""
+    asks = stage.calls and getattr(stage, "pure", False)
 
     def visit(item: Item, worker: Worker) -> Visited | Awaitable[Visited]:
         page = item.frame.root.page
         if page is None:
             return process(item, worker)
-        if page.turn is not None:
+        if page.turn is not None and not asks:
             return in_turn(page, partial(process, item, worker))
         visited = marked_call(page, process, item, worker)
         return visited if visited is None or isinstance(visited, Item) else Stepped(page, visited)

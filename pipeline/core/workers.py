@@ -42,7 +42,7 @@ class Workers:
         self.outbox = outbox
         self.meter = scope.meter(stage.name, stage.concurrency)
         self.slots = self.meter.slots
-        self.process = stage.bind(scope) if scope.machine.journal is None else marked(stage.bind(scope))
+        self.process = stage.bind(scope) if scope.machine.journal is None else marked(stage.bind(scope), stage)
         scope.machine.crews[stage.name] = self
         self.task_group = create_task_group()
         self.idle = 0
