@@ -93,7 +93,7 @@ CHANGES: Mapping[str, str] = {
     "an attempt in no state": "UPDATE attempt SET state = 'nonsense'",
     "a line that is text": "UPDATE line SET data = 'x'",
     "numbers beyond all": "UPDATE root SET seq = 9223372036854775807 WHERE seq = (SELECT max(seq) FROM root)",
-    "settled as nonsense": "INSERT OR REPLACE INTO settled SELECT seq, 'x' FROM root",
+    "settled as nonsense": "INSERT OR REPLACE INTO settled SELECT seq, 'x', 0 FROM root",
 }
 
 

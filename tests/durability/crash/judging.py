@@ -34,6 +34,7 @@ def judge(workload: Workload, right: Undisturbed, played: Played) -> Verdict:
     faults += against_output(workload, right, played.last)
     for number, life in enumerate(played.lives):
         faults += against_moment(life, number, played.seen)
+        faults += (f"life {number}: verify says: {problem}" for problem in life.problems)
     for number, life in played.crashes():
         faults += done_again(life.kept, number, played.seen)
         faults += _count(workload, verdict, life, number, played)

@@ -18,7 +18,7 @@ import anyio
 import anyio.to_thread
 from anyio.lowlevel import checkpoint
 
-from pipeline.core.errors import JournalError, RunStopped
+from pipeline.core.errors import JournalError, RunStopped, SinkError
 from pipeline.durability import journal as journals
 from pipeline.durability.journal import Journal
 from pipeline.durability.reserve import Reserve
@@ -92,7 +92,9 @@ def live(
     try:
         run_in(backend, 0, run, workload, phase, place / RUN, watch(probe), book, report)
     except BaseException as error:
-        report.write(failed=traceback.format_exc(), passed=probe.passed, refused=isinstance(error, JournalError))
+        report.write(
+            failed=traceback.format_exc(), passed=probe.passed, refused=isinstance(error, JournalError | SinkError)
+        )
         return
     modules = [name for name in sys.modules if not name.startswith("_")] if tell else []
     report.write(passed=probe.passed, recovered=probe.recovered, points=probe.names, modules=modules)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.durability.journal import DEAD, FILE
+from pipeline.durability.verify import verify
 from tests.durability.crash.cases import Case, Extent
 from tests.durability.crash.kept import Kept, kept
 from tests.durability.crash.ledger import Seen, read
@@ -33,6 +35,7 @@ class Life:
     printed: int | None  #: calls of which its recovery said that they may be paid twice
     kept: Kept
     output: bytes | None
+    problems: tuple[str, ...]  #: what the program's own proof finds wrong
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,13 @@ def left(place: Path, number: int, phase: int, ended: int, tell: list[Any] | Non
         report.get("printed"),
         kept(place / RUN),
         output.read_bytes() if output.exists() else None,
+        _problems(place / RUN),
     )
+
+
+def _problems(run: Path) -> tuple[str, ...]:
+    """What `verify` says, which changes nothing. A run that was killed early has no journal yet."""
+    return verify(run / FILE, run / DEAD).problems if (run / FILE).exists() else ()
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,7 @@ def _faults(
     workload: Workload, right: Undisturbed, sure: Life, life: Life, number: int, seen: tuple[Seen, ...]
 ) -> Iterator[str]:
     yield from against_output(workload, right, life)
+    yield from (f"verify says: {problem}" for problem in life.problems)
     yield from against_moment(sure, number - 1, seen, written=False)
     yield from against_moment(life, number, seen)
     yield from done_again(sure.kept, number - 1, seen)

@@ -153,8 +153,10 @@ def workloads() -> Mapping[str, Workload]:
             asks("a", UNEVEN),
             ({"id": "x", "prompt": "one"}, {"id": "y", "prompt": "one"}, {"id": "z", "prompt": "two"}),
         ),
-        one("any", parallel("p", join="any", fast=asks("f"), slow=asks("s", sim(5.0))) | after("end", "p")),
-        one("first", parallel("p", join=first(2), x=asks("x"), y=asks("y", sim(0.3)), z=asks("z", sim(9.0)))),
+        one("any", parallel("p", join="any", fast=asks("f"), slow=asks("s", sim(5.0))) | after("end", "p"), races=True),
+        one(
+            "first", parallel("p", join=first(2), x=asks("x"), y=asks("y", sim(0.3)), z=asks("z", sim(9.0))), races=True
+        ),
         one(
             "quorum",
             parallel(
@@ -167,6 +169,7 @@ def workloads() -> Mapping[str, Workload]:
                 z=asks("z", sim(60.0)),
             )
             | after("end", "q"),
+            races=True,
         ),
         one("route", route({"short": asks("s", UNEVEN), "long": asks("l") | after("m", "l")}, by=label)),
         one(
@@ -183,6 +186,7 @@ def workloads() -> Mapping[str, Workload]:
                 z=asks("z", sim(0.5, model="echo"), "say {{ prompt }}"),
             )
             | after("end", "v"),
+            races=True,
         ),
         one("custom", asks("a") | agent(Oracle()) | after("end", "oracle")),
         one("tools", asks("t", sim(), tools=[weather]) | after("end", "t"), ("one", "two")),
