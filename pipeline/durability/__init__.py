@@ -9,3 +9,9 @@ A resume is a replay. Open roots are run again from their start, with their page
 looked at time or at functions, and what was declared impure come from there, and all else is computed again. The
 output file is a projection of the lines in the journal, cut back to what is known to be on the disk and then made up.
 """
+
+from pipeline.durability.journal import Journal
+from pipeline.durability.output import Output
+from pipeline.durability.reopening import Reopen
+
+__all__ = ["Journal", "Output", "Reopen"]
