@@ -55,7 +55,7 @@ class Writer:
         self._broken = broken  #: told once, on the loop, that the disk refuses
         self._rows: list[Row | Later] = []
         self._done: list[Callable[[], None]] = []  #: told when what was queued before them is durable
-        self._waiting: list[anyio.Event] = []  #: set then, and also when it will never be
+        self._waiting: anyio.Event | None = None  #: of those who wait for it; set also when it will never be
         self._turn = anyio.CapacityLimiter(1)
         self._wanted = anyio.Event()
         self._pressed = anyio.Event()
@@ -90,8 +90,9 @@ class Writer:
         """Wait until all that was queued so far is durable; False if it will never be."""
         if self.failure is not None:
             return False
-        reached = anyio.Event()
-        self._waiting.append(reached)
+        reached = self._waiting
+        if reached is None:
+            reached = self._waiting = anyio.Event()
         self._wanted.set()
         self._pressed.set()
         await reached.wait()
@@ -145,7 +146,7 @@ class Writer:
     async def _write(self) -> None:
         rows, self._rows = self._rows, []
         done, self._done = self._done, []
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, None
         if not self._closing:
             self._wanted = anyio.Event()
             self._pressed = anyio.Event()
@@ -156,8 +157,8 @@ class Writer:
             except OSError as error:
                 self._fail(error)
         relief.set()
-        for event in waiting:
-            event.set()
+        if waiting is not None:
+            waiting.set()
         for each in done if self.failure is None else ():
             each()
 

@@ -37,6 +37,7 @@ from stages import agent
 from stages.models.openai import OpenAIModel
 from stages.models.opening import OpenChat
 from stages.models.wires import wire_of
+from stages.sinks import JsonlSink
 
 GOAL = 120.0  #: microseconds of CPU a call
 NOISE = 1.02  #: a run of 100 calls a second may take so much longer: what two runs without a journal differ by
@@ -75,7 +76,7 @@ class Load:
 LOADS = (
     Load("2,000 calls/s", 0.1, 200, 4_000),
     Load("2,000 calls/s, 3 stages", 0.1, 200, 2_000, 3),
-    Load("100 calls/s", 0.5, 50, 300),
+    Load("100 calls/s", 0.5, 50, 1_000),
 )
 
 
@@ -88,23 +89,22 @@ def pipeline_of(load: Load) -> Pipeline:
     return Pipeline(stage, max_in_flight=load.in_flight * load.stages)
 
 
-async def run(load: Load, journal: Journal | None) -> int:
+async def run(load: Load, place: Path, journal: Journal | None) -> int:
+    """Both write the same file: a sink does, or the journal."""
     text = "a prompt of two hundred characters, more or less. " * 4
     prompts = (f"record {number}: {text}" for number in range(load.records))
-    done = 0
-    async with pipeline_of(load).open(prompts, journal=journal) as opened:
-        async for record in opened.results:
-            assert record.status == "ok"
-            done += 1
-    return done
+    sink = JsonlSink(str(place / "out.jsonl")) if journal is None else None
+    settled = (await pipeline_of(load).run(prompts, sink, journal=journal)).window.settled
+    return settled["ok"]
 
 
-def measured(load: Load, backend: str, directory: Path | None) -> tuple[float, float]:
+def measured(load: Load, backend: str, place: Path, *, kept: bool) -> tuple[float, float]:
     """Microseconds of CPU a call, and seconds of the run."""
-    journal = None if directory is None else Journal(directory)
+    place.mkdir()
+    journal = Journal(place / "run", output=str(place / "out.jsonl")) if kept else None
     gc.collect()
     cpu, began = time.process_time(), time.perf_counter()
-    done = anyio.run(run, load, journal, backend=backend)
+    done = anyio.run(run, load, place, journal, backend=backend)
     assert done == load.records
     took, used = time.perf_counter() - began, time.process_time() - cpu
     return used / (load.records * load.stages) * 1e6, took
@@ -156,10 +156,9 @@ def compared(load: Load, backend: str, rounds: int, place: Path) -> tuple[object
     """Both in turns, and the median of what each round says."""
     without, with_it = [], []
     for number in range(rounds):
-        for kept, directory in ((without, None), (with_it, place / f"{backend}-{load.records}-{number}")):
-            kept.append(measured(load, backend, directory))
-            if directory is not None:
-                shutil.rmtree(directory)
+        for measures in (without, with_it) if number % 2 else (with_it, without):
+            measures.append(measured(load, backend, place / "one", kept=measures is with_it))
+            shutil.rmtree(place / "one")
     cpu = [statistics.median(each[0] for each in kept) for kept in (without, with_it)]
     took = [statistics.median(each[1] for each in kept) for kept in (without, with_it)]
     extra = statistics.median(a[0] - b[0] for a, b in zip(with_it, without, strict=True))
