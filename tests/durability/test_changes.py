@@ -9,8 +9,8 @@ import pytest
 from pipeline import Pipeline
 from pipeline.core.errors import Failure
 from pipeline.core.stage import Stage
-from pipeline.durability.fingerprint.changes import Change, differences, sentences
 from pipeline.durability.fingerprint import fingerprint
+from pipeline.durability.fingerprint.changes import Change, differences, sentences
 from pipeline.durability.fingerprint.values import LONGEST
 from stages import agent, loop, map, parallel
 from stages.models import resolve

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from pipeline import Pipeline
+from pipeline.durability.fingerprint import Fingerprint, fingerprint
 from pipeline.durability.fingerprint.changes import differences
 from pipeline.durability.fingerprint.code import Sources, helpers, name_of, version_of
-from pipeline.durability.fingerprint import Fingerprint, fingerprint
 from stages import map
 from tests.durability import functions
 

@@ -20,9 +20,9 @@ from pipeline.cli.definition import Changes, read_text
 from pipeline.config.registry import InstalledModels, InstalledWords
 from pipeline.core.leaf import LeafStage
 from pipeline.core.stage import Stage
+from pipeline.durability.fingerprint import fingerprint
 from pipeline.durability.fingerprint.changes import differences
 from pipeline.durability.fingerprint.effects import EFFECTS, Effect, unclassed
-from pipeline.durability.fingerprint import fingerprint
 
 HERE = "tests.durability.functions"
 SHOUT, WHISPER = f"{HERE}:shout", f"{HERE}:whisper"

@@ -25,8 +25,8 @@ from pipeline.core.joins import majority, quorum
 from pipeline.core.leaf import LeafStage
 from pipeline.core.state import ConversationState
 from pipeline.core.templates import Template
-from pipeline.durability.fingerprint.changes import differences
 from pipeline.durability.fingerprint import Fingerprint, fingerprint
+from pipeline.durability.fingerprint.changes import differences
 from pipeline.durability.fingerprint.values import LONGEST, digest
 from stages import agent, filter, loop, map, parallel, route, scatter, tap, vote
 from stages.agent import ModelAgent

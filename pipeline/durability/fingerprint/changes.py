@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 
 from pipeline.core.codec import canonical, encode
 from pipeline.core.visible import visible
-from pipeline.durability.fingerprint.effects import Effect
 from pipeline.durability.fingerprint import Fingerprint
+from pipeline.durability.fingerprint.effects import Effect
 from pipeline.durability.fingerprint.keys import split
 from pipeline.durability.fingerprint.values import JSON, LONGEST, is_hidden
 
