@@ -100,7 +100,7 @@ Grace: TypeAlias = Annotated[
         "--grace",
         metavar="DURATION",
         parser=flags.a_duration,
-        help="After a signal, time for what is in flight (Ctrl-C: none; others: 25s; without a store: 30s).",
+        help="After a signal, time for what is in flight (no limit after Ctrl-C, else 25s; not kept: 30s).",
     ),
 ]
 
