@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from pipeline.durability import projection
 from pipeline.durability.known import Known
 from pipeline.durability.page import Page
 from pipeline.durability.session import Session
 from pipeline.durability.store import Store
 from pipeline.durability.writer import Writer
+
+UNSYNCED = "the output is marked before it is on the disk"
 
 
 def send_at_once() -> None:
@@ -56,10 +60,24 @@ def lose_lines() -> None:
     Store.commit = commit_less
 
 
+def mark_what_is_not_synced() -> None:
+    class Lazy:
+        """The system's functions, but for the syncs."""
+
+        def __getattr__(self, name: str) -> Any:
+            return nothing if name in ("fsync", "fdatasync") else getattr(os, name)
+
+    def nothing(fd: int) -> None:
+        pass
+
+    setattr(projection, "os", Lazy())  # noqa: B010
+
+
 BROKEN: Mapping[str, Callable[[], None]] = {
     "a request is sent before it is in the journal": send_at_once,
     "a record is delivered before it is in the journal": deliver_at_once,
     "a call that was finished is made again": forget_calls,
     "a record that was admitted is admitted again": admit_twice,
     "a group is not committed as a whole": lose_lines,
+    UNSYNCED: mark_what_is_not_synced,
 }

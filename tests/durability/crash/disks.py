@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from random import Random
 from typing import Final
 
@@ -49,9 +50,9 @@ class _Step:
 
 def states(moments: Sequence[Moment], count: int, chance: Random) -> Iterator[State]:
     """About `count` states, spread evenly over the steps in which something changed; no two are alike."""
-    steps = [
-        step for at in range(len(moments) - 1) for step in _steps(at, moments[at], moments[at + 1]) if step.changed
-    ]
+    found = (step for at, (here, there) in enumerate(pairwise(moments)) for step in _steps(at, here, there))
+    steps = [step for step in found if step.changed]
+    chance.shuffle(steps)
     seen: set[int] = set()
     made = turn = 0
     while made < count and turn < 20 * count:

@@ -75,7 +75,7 @@ CHANGES: Mapping[str, str] = {
     "a trigger": "CREATE TRIGGER t AFTER INSERT ON line BEGIN DELETE FROM root; END",
     "a view": "CREATE VIEW v AS SELECT * FROM line",
     "a table": "CREATE TABLE more (a)",
-    "no index": "DROP INDEX attempt_of_root",
+    "no index": "DROP INDEX dead_line",
     "no table": "DROP TABLE settled",
     "another column": "ALTER TABLE root ADD COLUMN more",
     "another application": "PRAGMA application_id = 7",

@@ -20,6 +20,7 @@ from anyio.lowlevel import checkpoint
 
 from pipeline.core.errors import JournalError, RunStopped, SinkError
 from pipeline.durability import journal as journals
+from pipeline.durability import projection
 from pipeline.durability.journal import Journal
 from pipeline.durability.reserve import Reserve
 from tests.durability.crash import ledger
@@ -85,6 +86,8 @@ def live(
     signal.setitimer(signal.ITIMER_PROF, LONGEST)  # its signal ends the process
     report = Report(place / f"life-{life}.json")
     probe = Probe(report, kill_at, names=[] if tell else None)
+    if workload.eager:
+        projection.EVERY = 0.0
     journals.Reserve = partial(Reserve, size=4096)  # so that it costs less time than all the rest
     book = ledger.keep(place / "ledger", life, probe)
     if mode == "inline":

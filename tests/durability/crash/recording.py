@@ -95,8 +95,9 @@ class Recorder:
 
 
 def _kept(name: str) -> bool:
-    """Not the index of the log, which is memory, nor the lock; and what is not finished yet does not matter."""
-    return not name.endswith(("-shm", "/lock", "reserve")) and not name.startswith(NEW)
+    """Not the index of the log, which is memory, nor the lock, nor what a process leaves only to the next one; and what
+    is not finished yet does not matter."""
+    return not name.endswith(("-shm", "/lock", "reserve", "/marks")) and not name.startswith(NEW)
 
 
 def moments(path: Path) -> list[Moment]:

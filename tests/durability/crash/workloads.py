@@ -35,6 +35,11 @@ class Workload:
     later: tuple[Any, ...] = field(default=())  #: what the input has more of from the second phase on
 
     @property
+    def eager(self) -> bool:
+        """Whether its output is synced after each group, so that the marks of it are written while it runs."""
+        return self.name in ("sequence", "parallel", "dead letters", "four", "growing")
+
+    @property
     def ordered(self) -> bool:
         return self.phases[0].ordered
 
