@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Final, cast
 
-from pipeline.core.errors import WriteError
+from pipeline.core.errors import ItemError, JournalError, WriteError
 from pipeline.core.identity import Contents
 from pipeline.core.ports import Admitted
 from pipeline.core.purse import Amount
@@ -132,13 +132,21 @@ class Session:
         found: list[Admitted] = []
         for seq, id, place, packed, crashes in list(self.store.read(query, (after, last, READ))):
             page = self._page(cast(int, seq))
-            record = unpack(cast(bytes, packed), cast(str, id))
+            record = self._record(packed, id)
             if crashes:
                 self.suspected.roots.add(cast(int, seq))
             if cast(int, crashes) >= CRASHES:
                 record = record._replace(defect=poison(cast(int, crashes)))
             found.append(Admitted(record, cast(int, place), page))
         return found
+
+    def _record(self, packed: object, id: object) -> Input:
+        try:
+            if not isinstance(packed, bytes) or not isinstance(id, str):
+                raise TypeError("bytes and text")
+            return unpack(packed, id)
+        except (ItemError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise JournalError(f"{self.store.path}: is damaged: record {id!r:.60} cannot be read") from error
 
     def _page(self, seq: int) -> Page:
         facts = self.store.read("SELECT path, kind, ordinal, value FROM fact WHERE root = ?", (seq,))

@@ -159,11 +159,12 @@ def attacks(runs: Runs, options: Namespace) -> dict[str, Losses]:
         "log, cut": hostile.cuts(files, LOG, some, chance),
         "swapped": hostile.swaps(files, {"an earlier moment": earlier, "one that was folded": folded}),
         "changed": iter(list(hostile.changes(folded, runs.place))),
+        "forged": iter(list(hostile.forgeries(folded, runs.place))),
     }
     found: dict[str, Losses] = {}
     for _, (name, each) in _share(list(damages.items()), options.shard):
         found[name] = Losses()
-        hostile.attack(workload, right, each, case, runs.place, found[name])
+        hostile.attack(workload, right, each, case, runs.place, found[name], forged=name == "forged")
     return found
 
 
