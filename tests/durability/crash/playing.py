@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.core.errors import JournalError
 from pipeline.durability.journal import DEAD, FILE
 from pipeline.durability.verify import verify
 from tests.durability.crash.cases import Case, Extent
@@ -100,7 +101,10 @@ def left(place: Path, number: int, phase: int, ended: int, tell: list[Any] | Non
 
 def _problems(run: Path) -> tuple[str, ...]:
     """What `verify` says, which changes nothing. A run that was killed early has no journal yet."""
-    return verify(run / FILE, run / DEAD).problems if (run / FILE).exists() else ()
+    try:
+        return verify(run / FILE, run / DEAD).problems if (run / FILE).exists() else ()
+    except JournalError as error:
+        return (str(error),)
 
 
 @dataclass(frozen=True)
