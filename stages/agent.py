@@ -60,6 +60,11 @@ class ModelAgent:
         model: object = self.model
         return model.against_budget(budget, self.parameters) if isinstance(model, Payable) else ()
 
+    @property
+    def foreign(self) -> bool:
+        """Whether it runs code that is not ours: that of its tools."""
+        return bool(self.tools)
+
     def fields(self) -> Fields | None:
         """What is known of the answer's fields; a plain text has none."""
         return fields_of(self.schema.json_schema) if self.schema is not None else {}

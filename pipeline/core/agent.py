@@ -141,6 +141,10 @@ class AgentStage(LeafStage):
         """Where the agent runs."""
         return "processes" if self.cpu else "threads" if is_blocking(self.process_function) else "loop"
 
+    @property
+    def foreign(self) -> bool:
+        return bool(getattr(self.agent, "foreign", True))
+
     def problems(self, *, in_body: bool) -> tuple[Problem, ...]:
         placing = placing_problems(self.name, self.process_function, self.place, self.timeout, parameters=2)
         return (*super().problems(in_body=in_body), *placing)

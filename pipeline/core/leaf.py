@@ -50,6 +50,11 @@ class LeafStage(Stage):
         """Whether its visits are calls that the pipeline's bound on calls counts."""
         return False
 
+    @property
+    def foreign(self) -> bool:
+        """Whether its visits run code that is not ours, which may take the process down with it."""
+        return True
+
     def bind(self, scope: Scope) -> Process:
         """Make the function that visits items in this run."""
         process = getattr(self, "process", None)

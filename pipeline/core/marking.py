@@ -29,7 +29,9 @@ _PAGE: ContextVar[Page | None] = ContextVar("penstock_page", default=None)
 def marked(process: Process, stage: LeafStage) -> Process:
     """`process` of `stage`, noted while it runs. Those of a root that was at work at a crash wait for their turn; but
     an agent that only asks its model does not: it would have to wait for the answers that others get, and who wins a
-    race would be another one."""
+    race would be another one. What runs no code but ours needs no note."""
+    if not stage.foreign:
+        return process
     asks = stage.calls and getattr(stage, "pure", False)
 
     def visit(item: Item, worker: Worker) -> Visited | Awaitable[Visited]:

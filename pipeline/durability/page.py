@@ -65,7 +65,7 @@ class Page:
         put_aside = None if reserved is None else encode(list(reserved)).decode()
         values = (id, self.seq, self._text(path), ordinal, number, session.epoch, model, put_aside)
         session.writer.queue(Row(schema.BEGUN, values))
-        attempt = OpenAttempt(session, id)
+        attempt = OpenAttempt(session, self.seq, id)
         try:
             durable = await session.writer.durable()
         except BaseException:
@@ -123,10 +123,11 @@ class Page:
 class OpenAttempt:
     """An attempt that was written before it was sent."""
 
-    __slots__ = ("_id", "_out", "_session")
+    __slots__ = ("_id", "_out", "_root", "_session")
 
-    def __init__(self, session: Session, id: int) -> None:
+    def __init__(self, session: Session, root: int, id: int) -> None:
         self._session = session
+        self._root = root
         self._id = id
         self._out = False
 
@@ -141,4 +142,4 @@ class OpenAttempt:
             self._session.in_flight -= 1
         counts = encode(usage_json(usage)).decode()
         usd, source = (None, None) if cost is None else (cost.usd, cost.source)
-        self._session.writer.queue(Row(schema.ENDED, (end, counts, usd, source, self._id)))
+        self._session.writer.queue(Row(schema.ENDED, (end, counts, usd, source, self._id, self._root)))

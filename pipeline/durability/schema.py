@@ -33,11 +33,10 @@ _TABLES: Final = """
         crc INTEGER NOT NULL, PRIMARY KEY (root, path, kind, ordinal)
     ) WITHOUT ROWID;
     CREATE TABLE attempt (
-        id INTEGER PRIMARY KEY, root INTEGER NOT NULL, path TEXT NOT NULL, ordinal INTEGER NOT NULL,
+        id INTEGER NOT NULL, root INTEGER NOT NULL, path TEXT NOT NULL, ordinal INTEGER NOT NULL,
         number INTEGER NOT NULL, epoch INTEGER NOT NULL, model TEXT NOT NULL, reserved TEXT, state TEXT NOT NULL,
-        usage TEXT, usd REAL, source TEXT, crc INTEGER NOT NULL
-    );
-    CREATE INDEX attempt_of_root ON attempt (root);
+        usage TEXT, usd REAL, source TEXT, crc INTEGER NOT NULL, PRIMARY KEY (root, id)
+    ) WITHOUT ROWID;
     CREATE TABLE line (
         number INTEGER PRIMARY KEY, root INTEGER NOT NULL, part TEXT NOT NULL, id TEXT NOT NULL, status TEXT NOT NULL,
         target TEXT NOT NULL, data BLOB NOT NULL, record BLOB, dead BLOB, crc INTEGER NOT NULL,
@@ -95,7 +94,7 @@ FACT: Final = _insert("fact", "INSERT OR REPLACE")
 BEGUN: Final = _insert("attempt", state="'started'", usage="NULL", usd="NULL", source="NULL")
 ENDED: Final = (
     "UPDATE attempt SET state = ?1, usage = ?2, usd = ?3, source = ?4,"
-    f" crc = {crc('attempt', state='?1', usage='?2', usd='?3', source='?4')} WHERE id = ?5"
+    f" crc = {crc('attempt', state='?1', usage='?2', usd='?3', source='?4')} WHERE root = ?6 AND id = ?5"
 )
 _AMBIGUOUS: Final = "'ambiguous'"
 #: what a recovery makes of attempts that have not ended

@@ -22,7 +22,7 @@ from pipeline.durability.store import Later
 T = TypeVar("T")
 
 PRESSED: Final = 0.004  #: seconds that a group waits for more when somebody waits for it
-PATIENT: Final = 0.04  #: and when nobody does
+PATIENT: Final = 0.01  #: and when nobody does
 GROUP: Final = 64  #: rows with which a group goes at once
 ROOM: Final = 4096  #: rows queued beyond which nothing new is admitted
 IDLE: Final = 1.0  #: seconds without anything to write after which what is made of the journal is brought to the disk
@@ -70,21 +70,21 @@ class Writer:
     def queue(self, row: Row | Later) -> None:
         """Add to the sequence. After a failure of the disk it goes nowhere."""
         if self.failure is None:
+            if not self._rows:
+                self._wanted.set()
             self._rows.append(row)
-            self._wanted.set()
-            if len(self._rows) >= GROUP:
+            if len(self._rows) == GROUP:
                 self._pressed.set()
 
     def look(self) -> None:
         """Say that there is something to be done, which need not be hurried."""
         self._wanted.set()
 
-    def when_durable(self, done: Callable[[], None], *, press: bool = False) -> None:
+    def when_durable(self, done: Callable[[], None]) -> None:
         """Have `done` called on the loop when all that was queued before is durable; never, if the disk fails."""
+        if not self._done:
+            self._wanted.set()
         self._done.append(done)
-        self._wanted.set()
-        if press:
-            self._pressed.set()
 
     async def durable(self) -> bool:
         """Wait until all that was queued so far is durable; False if it will never be."""
@@ -93,8 +93,8 @@ class Writer:
         reached = self._waiting
         if reached is None:
             reached = self._waiting = anyio.Event()
-        self._wanted.set()
-        self._pressed.set()
+            self._wanted.set()
+            self._pressed.set()
         await reached.wait()
         return self.failure is None
 

@@ -86,7 +86,7 @@ def pipeline_of(load: Load) -> Pipeline:
     for number in range(load.stages):
         step = agent(f"step{number}", model=model, prompt="Say more of this: {{ prompt }}", concurrency=load.in_flight)
         stage = step if stage is None else stage | step
-    return Pipeline(stage, max_in_flight=load.in_flight * load.stages)
+    return Pipeline(stage, max_in_flight=2 * load.in_flight * load.stages)  # so that no credit is waited for
 
 
 async def run(load: Load, place: Path, journal: Journal | None) -> int:
