@@ -91,7 +91,7 @@ def _listed(counts: Counter[str], what: str) -> str:
 def remarked(now: Statistics) -> list[str]:
     """What is to be said of answers and tools, in one line; none if there is nothing."""
     left = dict(now.remarks)
-    failed = left.pop("tool_failed", 0)
+    failed, unkept = left.pop("tool_failed", 0), left.pop("not_kept", 0)
     said: list[str] = []
     for flag in (*(flag for flag in _OF_ANSWERS if flag in left), *(flag for flag in left if flag not in _OF_ANSWERS)):
         one, many = _OF_ANSWERS.get(flag, (f"is {flag}", f"are {flag}"))
@@ -99,6 +99,9 @@ def remarked(now: Statistics) -> list[str]:
         said.append(f"{left[flag]:,}{answers} {one if left[flag] == 1 else many}")
     if failed:
         said.append(f"{failed:,} {'call' if failed == 1 else 'calls'} of tools failed")
+    if unkept:
+        results = "1 result is" if unkept == 1 else f"{unkept:,} results are"
+        said.append(f"{results} no plain JSON, so a resume would ask for {'it' if unkept == 1 else 'them'} again")
     return [f"note: {'; '.join(said)}"] if said else []
 
 
@@ -127,9 +130,10 @@ def paid(now: Statistics) -> list[str]:
     return [f"budget: {purse}" for purse in now.budgets]
 
 
-def closing(verb: str, now: Statistics, seconds: float) -> str:
-    """The last line: counts, time, tokens and money."""
-    settled = [f"{count:,} {status}" for status, count in now.window.settled.items() if count]
+def closing(verb: str, now: Statistics, seconds: float, *, kept: bool = False) -> str:
+    """The last line: counts, time, tokens and money. Of a run that is kept, what was cut short is only unfinished."""
+    words = {"cancelled": "unfinished"} if kept else {}
+    settled = [f"{count:,} {words.get(status, status)}" for status, count in now.window.settled.items() if count]
     parts = [", ".join(settled) or "0 records", f"{seconds:.1f} s"]
     if now.usage.requests:
         parts += [_tokens(now.usage), _money(now)]

@@ -201,7 +201,8 @@ class _Execution:
             for line in lines if code != OUTPUT_CLOSED else ():
                 self.voice.note(line)
             to_its_end = error is None and code in (OK, SOME_FAILED, REFUSED)
-            line = closing("done" if to_its_end else "stopped", now, time.monotonic() - self.began)
+            verb, took = "done" if to_its_end else "stopped", time.monotonic() - self.began
+            line = closing(verb, now, took, kept=self.job.kept is not None)
             self.voice.note(f"{line} · {UNREAD}" if self._stopped_early() else line)
         self._leave(code, now, whole=error is None and self._came_to_its_end(now))
         return code

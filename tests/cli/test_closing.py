@@ -65,6 +65,12 @@ async def test_what_is_to_be_said_of_answers_and_tools_is_one_line() -> None:
         "1 is own"
     )
     assert remarked(replace(now, remarks={"tool_failed": 1})) == ["note: 1 call of tools failed"]
+    assert remarked(replace(now, remarks={"not_kept": 1})) == [
+        "note: 1 result is no plain JSON, so a resume would ask for it again"
+    ]
+    assert remarked(replace(now, remarks={"not_kept": 2})) == [
+        "note: 2 results are no plain JSON, so a resume would ask for them again"
+    ]
 
 
 @pytest.mark.parametrize(
