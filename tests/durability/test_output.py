@@ -314,11 +314,14 @@ def test_a_file_that_was_changed_is_refused_before_any_call(backend: str, edit: 
     change, text = EDITS[edit]
     calls: list[object] = []
 
-    def called(value: object) -> object:
-        calls.append(value)
-        return value
+    class Called:
+        version = "1"  # or what it has called would make it another function, and that would be what is refused
 
-    pipe = Pipeline(map(called, name="call"))
+        def __call__(self, value: object) -> object:
+            calls.append(value)
+            return value
+
+    pipe = Pipeline(map(Called(), name="call"))
 
     async def body() -> None:
         await pipe.run(PROMPTS[:6], journal=journal(tmp_path))

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import pytest
 
 from pipeline import Pipeline
@@ -181,6 +182,25 @@ def test_from_a_stage_in_a_branch_the_other_branch_is_kept(backend: str, tmp_pat
         assert attempts(journal, 2) == {}
         await live(pipeline, PROMPTS, replace(journal, reopen=Reopen(from_stage="a")))
         assert attempts(journal, 3) == {"a": 3}
+
+    run_in(backend, 0, body)
+
+
+@both_backends
+def test_lines_that_are_written_anew_and_not_taken_are_none_that_were_taken_before(
+    backend: str, tmp_path: Path
+) -> None:
+    """What was taken is known by the number of the line, so those of lines that were taken back are not given again."""
+
+    async def body() -> None:
+        journal = Journal(tmp_path / "run")
+        assert len((await live(pipe(), PROMPTS, journal)).records) == 3
+        async with pipe().open(PROMPTS, journal=replace(journal, reopen=Reopen(from_stage="a"))):
+            await anyio.sleep(60)
+        assert asked(journal, "SELECT number FROM line ORDER BY number") == [(4,), (5,), (6,)]
+        lived = await live(pipe(), PROMPTS, journal)
+        assert sorted(str(record.output) for record in lived.records) == sorted(PROMPTS)
+        assert attempts(journal, 3) == {}
 
     run_in(backend, 0, body)
 
