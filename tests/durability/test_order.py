@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.from_thread
 import pytest
 
 from pipeline.core.errors import JournalLocked
@@ -19,6 +20,7 @@ from pipeline.durability.output import OUTPUT
 from pipeline.durability.store import Store
 from stages.models.simulated_service import SimulatedServer
 from tests.durability.lives import asked, live, model, pipe
+from tests.engine.schedules import run_in
 
 both_backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -123,3 +125,21 @@ def test_who_comes_second_is_refused_while_the_first_one_runs(backend: str, tmp_
         assert len((await live(ONE_AT_A_TIME, PROMPTS, journal)).records) == len(PROMPTS)
 
     anyio.run(body, backend=backend)
+
+
+@both_backends
+def test_an_attempt_that_was_cancelled_before_it_was_sent_costs_nothing(backend: str, tmp_path: Path) -> None:
+    """The host is cancelled while the group with the attempt is on its way to the disk."""
+
+    async def body() -> None:
+        with anyio.CancelScope() as scope:
+
+            def cancel(point: str) -> None:
+                if point == "commit:before":
+                    anyio.from_thread.run_sync(scope.cancel)
+
+            await live(ONE_AT_A_TIME, PROMPTS, Journal(tmp_path / "run", probe=cancel))
+        assert scope.cancelled_caught
+        assert asked(Journal(tmp_path / "run"), "SELECT state, usd FROM attempt") == [("unsent", None)]
+
+    run_in(backend, 0, body)

@@ -10,8 +10,16 @@ from tests.seeded.check import TREE, Bug, OutOfDate, bugs, hunks_of, survives, v
 
 BUGS = {bug.name: bug for bug in bugs()}
 
-#: one of credits, groups, ends, slots and clocks each
-FEW = ("credit_returned_early", "skip_not_told", "loop_end_lost", "lent_slot_not_regained", "timer_not_rearmed")
+#: one of credits, groups, ends, slots and clocks each, and two of the journal
+FEW = (
+    "credit_returned_early",
+    "skip_not_told",
+    "loop_end_lost",
+    "lent_slot_not_regained",
+    "timer_not_rearmed",
+    "intent_not_waited_for",
+    "stored_answer_of_another_request",
+)
 
 
 def test_there_are_enough_of_them() -> None:
