@@ -195,6 +195,20 @@ def test_an_edited_record_of_a_list_is_run_anew_when_that_is_accepted(backend: s
 
 
 @both_backends
+def test_what_was_tried_for_a_record_that_is_forgotten_is_not_told_of_another_one(backend: str, tmp_path: Path) -> None:
+    """Its attempts were paid, so they stay; and no other root gets its number."""
+
+    async def body() -> None:
+        journal = Journal(tmp_path / "run")
+        await live(pipe(), ["one", {"id": "x", "prompt": "two"}], journal)
+        await live(pipe(), ["one", {"id": "x", "prompt": "other"}], replace(journal, accept_changes=True))
+        assert asked(journal, "SELECT seq FROM root ORDER BY seq") == [(1,), (3,)]
+        assert asked(journal, "SELECT root FROM attempt ORDER BY id") == [(1,), (2,), (3,)]
+
+    run_in(backend, 0, body)
+
+
+@both_backends
 def test_repeated_contents_are_told_apart_by_how_often_they_came(backend: str, tmp_path: Path) -> None:
     async def body() -> None:
         journal = Journal(tmp_path / "run")

@@ -15,7 +15,7 @@ from pipeline.core.recovered import Recovered
 from pipeline.durability.journal import Journal
 from pipeline.durability.spending import spent
 from pipeline.durability.store import Store
-from tests.durability.lives import asked, attempts, crashed, live, pipe
+from tests.durability.lives import asked, attempts, crashed, live, model, pipe
 from tests.engine.schedules import run_in
 
 both_backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -69,6 +69,37 @@ def test_recovering_twice_finds_the_same(backend: str, tmp_path: Path) -> None:
         assert lived.recovered is not None
         assert lived.recovered.epochs == 2
         assert (lived.recovered.calls_in_flight, lived.recovered.open) == (4, 4)
+
+    run_in(backend, 0, body)
+
+
+@both_backends
+def test_an_answer_of_an_earlier_run_is_paid_by_its_record_and_not_by_this_run(backend: str, tmp_path: Path) -> None:
+    async def body() -> None:
+        first = pipe("{{ prompt }}", "Again: {{ a }}")
+        journal = await crashed(first, PROMPTS, Journal(tmp_path / "run"), 7, tmp_path / "dead")
+        async with first.open(PROMPTS, journal=journal) as run:
+            records = [record async for record in run.results]
+            assert run.statistics().usage.requests == len(PROMPTS)
+        assert [record.usage.requests for record in records] == [2] * len(PROMPTS)
+
+    run_in(backend, 0, body)
+
+
+@both_backends
+def test_what_ends_the_run_is_no_answer_to_a_call(backend: str, tmp_path: Path) -> None:
+    """A key that is refused says nothing of the request, so a resume asks again."""
+
+    async def body() -> None:
+        refusing = pipe(model=model(errors={"401": 1.0}))
+        journal = Journal(tmp_path / "run")
+        for epoch in (1, 2):
+            with pytest.raises(RunStopped):
+                await live(refusing, PROMPTS, journal)
+            assert attempts(journal, epoch) == {"a": 4}
+        assert asked(journal, "SELECT DISTINCT state FROM attempt") == [("refused",)]
+        assert asked(journal, "SELECT count(*) FROM fact") == [(0,)]
+        assert asked(journal, "SELECT count(*) FROM settled") == [(0,)]
 
     run_in(backend, 0, body)
 
