@@ -149,36 +149,44 @@ def expected() -> frozenset[bytes]:
     return frozenset(lines)
 
 
-#: both backends for the first workload, in turn for the others
-CASES = [
-    (backend, workload, point)
-    for workload in WORKLOADS
-    for number, point in enumerate(points(workload))
-    for backend in (BACKENDS if workload is WORKLOADS[0] else (BACKENDS[number % 2],))
-]
+SHARDS = 4  #: of the points of a workload, so that tests are spread over processes
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=["full", "broken"])
-@pytest.mark.parametrize(("backend", "workload", "point"), CASES, ids=[f"{b}-{w.name}-{p}" for b, w, p in CASES])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("shard", range(SHARDS))
+@pytest.mark.parametrize("workload", WORKLOADS, ids=[workload.name for workload in WORKLOADS])
 def test_a_disk_that_refuses_anywhere_ends_the_run_and_a_resume_makes_it_right(
-    backend: str, number: int, workload: Fresh, point: str, tmp_path: Path
+    workload: Fresh, shard: int, backend: str, number: int, tmp_path: Path
 ) -> None:
+    passed = points(workload)
+    assert len(passed) > 4 * SHARDS
+    for turn, point in enumerate(passed[shard::SHARDS]):
+        if workload is WORKLOADS[0] or BACKENDS[turn % 2] == backend:  # both backends, for the others in turn
+            place = tmp_path / str(turn)
+            place.mkdir()
+            strike_at(point, number, workload, backend, place)
+
+
+def strike_at(point: str, number: int, workload: Fresh, backend: str, place: Path) -> None:
+    """Let the disk refuse at `point`, and demand that a resume makes it right."""
+
     async def struck() -> None:
-        await workload.prepare(tmp_path)
+        await workload.prepare(place)
         strike = Strike(point, number)
         with pytest.raises(WriteError):
-            await play(workload, tmp_path, strike)
-        assert strike.left <= 0, "it was not struck"
-        await play(workload, tmp_path, silent)
+            await play(workload, place, strike)
+        assert strike.left <= 0, f"{point} was not struck"
+        await play(workload, place, silent)
 
     anyio.run(struck, backend=backend)
-    lines = workload.lines(tmp_path)
-    assert (len(lines), frozenset(lines)) == (len(INPUT), expected())
-    letters = (tmp_path / "run" / "errors.jsonl").read_bytes().splitlines()
-    assert [json.loads(letter)["record"] for letter in letters] == ["p3"]
-    proof = verify(tmp_path / "run" / FILE, tmp_path / "run" / "errors.jsonl")
-    assert proof.holds, str(proof)
-    assert proof.open == 0
+    lines = workload.lines(place)
+    assert (len(lines), frozenset(lines)) == (len(INPUT), expected()), point
+    letters = (place / "run" / "errors.jsonl").read_bytes().splitlines()
+    assert [json.loads(letter)["record"] for letter in letters] == ["p3"], point
+    proof = verify(place / "run" / FILE, place / "run" / "errors.jsonl")
+    assert proof.holds, f"{point}: {proof}"
+    assert proof.open == 0, point
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
