@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipeline.cli.voice import Voice
     from pipeline.core.record import Status
     from pipeline.durability.merging import Gaps
-    from pipeline.durability.whole import Write
+    from pipeline.durability.merging.whole import Write
 
 EPILOG = """\b
   penstock run p.yaml in.jsonl --shard 1/4 -k -o part1.jsonl    # and 2/4, 3/4, 4/4, anywhere
@@ -62,8 +62,8 @@ def merge(
 
 def _merged(paths: Sequence[str], target: str, ordered: bool, overwrite: bool, voice: Voice) -> int:
     from pipeline.durability.merging import Gaps, check, lines
-    from pipeline.durability.outputs import output_file
-    from pipeline.durability.whole import whole_file
+    from pipeline.durability.merging.outputs import output_file
+    from pipeline.durability.merging.whole import whole_file
 
     gaps = Gaps()
     with ExitStack() as stack:
@@ -95,7 +95,7 @@ def _stdout(inputs: Sequence[str]) -> Generator[Write]:
     """Give a function that writes to stdout. Raises `SinkError` if it is closed or is read as well."""
     from pipeline.core.errors import SinkError, WriteError
     from pipeline.core.visible import visible
-    from pipeline.durability.whole import failed
+    from pipeline.durability.merging.whole import failed
 
     stdout = sys.stdout
     if stdout is None or stdout.closed:  # pyright: ignore[reportUnnecessaryComparison] - None if 1 is closed at start

@@ -13,11 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.errors import SinkError, WriteError
-from pipeline.durability import whole
-from pipeline.durability.merging import Gaps, check, lines
-from pipeline.durability.outputs import OutputFile
-from pipeline.durability.runs import MOST_RUNS, SortedRuns
-from pipeline.durability.whole import whole_file
+from pipeline.durability.merging import Gaps, check, lines, whole
+from pipeline.durability.merging.outputs import OutputFile
+from pipeline.durability.merging.sorting import MOST_RUNS, SortedRuns
+from pipeline.durability.merging.whole import whole_file
 
 
 @given(entries=st.lists(st.binary(max_size=12), max_size=200), memory=st.sampled_from([0, 100, 1000, 10**6]))

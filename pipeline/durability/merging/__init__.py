@@ -15,8 +15,8 @@ from heapq import merge, nsmallest
 from itertools import pairwise
 
 from pipeline.core.record import STATUSES, Status
-from pipeline.durability.outputs import BadOutput, Entry, OutputFile, entry_of
-from pipeline.durability.runs import SortedRuns
+from pipeline.durability.merging.outputs import BadOutput, Entry, OutputFile, entry_of
+from pipeline.durability.merging.sorting import SortedRuns
 
 MOST_TOLD = 10  #: faults, or places, that are told one by one
 _DIGEST, _NUMBER = 16, 8
