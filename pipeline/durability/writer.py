@@ -14,7 +14,7 @@ from typing import Final, Protocol, TypeVar
 import anyio
 import anyio.to_thread
 
-from pipeline.core.errors import WriteError
+from pipeline.core.errors import PipelineError, WriteError
 from pipeline.durability.reserve import is_full
 from pipeline.durability.schema import Row
 from pipeline.durability.store import Later
@@ -154,7 +154,7 @@ class Writer:
         if self.failure is None:
             try:
                 await self._commit(rows)
-            except OSError as error:
+            except Exception as error:  # nobody may wait for ever, whatever it is
                 self._fail(error)
         relief.set()
         if waiting is not None:
@@ -177,8 +177,8 @@ class Writer:
         self.written += len(rows)
         self.groups += 1
 
-    def _fail(self, error: OSError) -> None:
-        self.failure = failed(error)
+    def _fail(self, error: Exception) -> None:
+        self.failure = failed(error) if isinstance(error, OSError) else defective(error)
         self._broken(self.failure)
 
 
@@ -186,5 +186,13 @@ def failed(error: OSError) -> WriteError:
     """The error that the run ends with."""
     name = f"{error.filename}: " if error.filename else "the journal: "
     raised = WriteError(f"{name}{(error.strerror or str(error)).lower()}")
+    raised.__cause__ = error
+    return raised
+
+
+def defective(error: Exception) -> WriteError:
+    """The same for what no disk says: a row that cannot be made or written is a bug, or memory has run out."""
+    told = str(error) if isinstance(error, PipelineError) else f"the journal: {type(error).__name__}: {error}"
+    raised = WriteError(told)
     raised.__cause__ = error
     return raised
