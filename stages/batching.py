@@ -222,7 +222,7 @@ class BatchRun(CompositeRun):
 
     def reject(self, item: Item, failure: Failure) -> None:
         """Fail one member."""
-        self.scope.conclude(item, failure, self.stage.failing())
+        self.scope.conclude(item, failure, self.stage.name, self.stage.failing())
 
     def _close(self, batch: Batch) -> None:
         if self.filling.get(batch.key) is batch:

@@ -196,7 +196,7 @@ class CompositeRun:
             self.scope.fail(item, error, self.stage.name, self.stage.failing())
 
     def _reject(self, item: Item, failure: Failure) -> None:
-        self.scope.conclude(item, failure, self.stage.failing())
+        self.scope.conclude(item, failure, self.stage.name, self.stage.failing())
 
     def _tell(self, group: Group, joined: Joined) -> None:
         """Let the listener know how `group` was decided, and by what."""

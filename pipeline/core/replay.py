@@ -23,6 +23,9 @@ MOST_DEPTH: Final = 100  #: of a value that is kept
 #: the remark on a value that has no JSON form, or another one than its own
 NOT_KEPT: Final = "not_kept"
 
+#: the kind of a fact that says that an item failed at a stage, and as what
+FAILED_AT: Final = "failed"
+
 Ask = Callable[[], object]
 Remark = Callable[[str], None]
 
@@ -110,6 +113,14 @@ def charged_apart(frame: Frame) -> Generator[Account]:
     finally:
         apart, frame.account = frame.account, whole
         apart.hand_over(whole)
+
+
+def note_failure(item: Item, failure: Failure) -> None:
+    """Write where an item failed. Nothing is replayed from it: it tells what is asked anew when the root is to be run
+    again because it failed. What may pass by itself is not noted, since no answer is to blame."""
+    page = item.frame.root.page
+    if page is not None and failure.stage is not None and not failure.retryable:
+        page.write(FAILED_AT, (*item.frame.path(), failure.stage), failure.type)
 
 
 def written_failure(failure: Failure | None) -> object:

@@ -13,6 +13,7 @@ from pipeline.core.errors import CallsClosed, Failure, RunStopped, Skip
 from pipeline.core.item import Item, Outcome
 from pipeline.core.mutation import watched_stage
 from pipeline.core.ports import Resource
+from pipeline.core.replay import note_failure
 from pipeline.core.stage import ERROR_ACTIONS, ErrorAction, OnError, Stage
 from pipeline.core.statistics import Meter
 from pipeline.core.streams import Edge, Inbox, Outbox, drain_inbox, open_edge
@@ -82,10 +83,10 @@ class Scope:
             self.machine.stop(RunStopped(error.message, cause_kind="budget"))
             item.frame.resolve(Outcome("cancelled", item))
         else:
-            self.conclude(item, Failure.of(error, stage), on_error)
+            self.conclude(item, Failure.of(error, stage), stage, on_error)
 
-    def conclude(self, item: Item, failure: Failure, on_error: OnError | None) -> None:
-        """End `item` as `failure` and the policy say: a dead letter, a skip, or the end of the run.
+    def conclude(self, item: Item, failure: Failure, stage: str, on_error: OnError | None) -> None:
+        """End `item` at `stage` as `failure` and the policy say: a dead letter, a skip, or the end of the run.
 
         The pipeline's own policy is for what leaves the pipeline: a member that fails is its join's to judge.
         """
@@ -104,6 +105,8 @@ class Scope:
             return
         elif action == "fail":
             self.machine.stop(RunStopped(f"stage {failure.stage!r}: {failure.message}", cause_kind="failures"))
+        if action != "skip" and failure.stage == stage:
+            note_failure(item, failure)
         item.frame.resolve(Outcome("skipped" if action == "skip" else "failed", item, failure))
 
     def _action(self, failure: Failure, on_error: OnError) -> ErrorAction:

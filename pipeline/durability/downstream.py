@@ -15,7 +15,7 @@ _BEFORE: Final = frozenset({"split", "part", "label", "key", "weight", "batch"})
 _FIRST_ROUND: Final = "1"
 
 #: What paths begin with that are written for a whole batch: in them the names stand anywhere.
-_BATCH: Final = "batch"
+BATCH: Final = "batch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Downstream:
 
     def has(self, path: tuple[str, ...], kind: str) -> bool:
         """Whether the fact of this kind at `path` depends on the stage."""
-        step = 1 if path[:1] == (_BATCH,) else 2
+        step = 1 if path[:1] == (BATCH,) else 2
         if not self.stages.isdisjoint(path[::step]):
             return True
         if path and (len(path) - 1) % step == 0 and path[-1] in self.around and kind not in _BEFORE:
