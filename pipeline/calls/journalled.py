@@ -11,7 +11,7 @@ from pipeline.calls.call import Call, Reply, Request, Tries
 from pipeline.calls.errors import CallError, FaultClass
 from pipeline.core.codec import canonical
 from pipeline.core.ports import Page
-from pipeline.core.record import usage_json
+from pipeline.core.record import cost_json, cost_of, usage_json, usage_of
 from pipeline.core.state import ToolCall
 from pipeline.core.usage import Cost, Usage
 
@@ -19,8 +19,6 @@ KIND = "call"
 
 #: Ends of a call that say nothing of the request: it has them again only if things are as they were.
 _PASSING = ("item_timeout",)
-
-_COUNTS = ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens", "requests")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +72,18 @@ def _write(page: Page, request: Request, end: dict[str, object], tries: Tries) -
 def _pay(written: dict[str, object], usage: Usage, cost: Cost | None) -> None:
     written["usage"] = usage_json(usage)
     if cost is not None:
-        written["cost"] = [cost.usd, cost.source]
+        written["cost"] = cost_json(cost)
+
+
+def _paid(written: Mapping[str, object]) -> tuple[Usage, Cost | None]:
+    """What `_pay` wrote."""
+    cost = cast("Mapping[str, object] | None", written.get("cost"))
+    return usage_of(cast("Mapping[str, object]", written["usage"])), None if cost is None else cost_of(cost)
 
 
 def _recalled(request: Request, end: Mapping[str, object]) -> Reply:
     """The end of a call as it was, its cost charged to the root. Raises the error that it ended with."""
-    request.visit.recall(_usage(end["usage"]), _cost(end.get("cost")))
+    request.visit.recall(*_paid(end))
     if "error" in end:
         raise _error(cast("Mapping[str, object]", end["error"]))
     return _reply(cast("Mapping[str, object]", end["reply"]))
@@ -101,8 +105,7 @@ def _written(reply: Reply) -> dict[str, object]:
 def _reply(written: Mapping[str, object]) -> Reply:
     return Reply(
         cast(str, written["text"]),
-        _usage(written["usage"]),
-        _cost(written.get("cost")),
+        *_paid(written),
         finish_reason=cast("str | None", written.get("finish_reason")),
         model=cast("str | None", written.get("model")),
         request_id=cast("str | None", written.get("request_id")),
@@ -129,15 +132,3 @@ def _error(written: Mapping[str, object]) -> CallError:
     )
     error.attempts = cast(int, written["attempts"])
     return error
-
-
-def _usage(written: object) -> Usage:
-    counts = cast("Mapping[str, int]", written)
-    return Usage(*(counts[name] for name in _COUNTS), estimated=bool(counts.get("estimated", False)))
-
-
-def _cost(written: object) -> Cost | None:
-    if written is None:
-        return None
-    usd, source = cast("tuple[float | None, str]", written)
-    return Cost(usd, source)

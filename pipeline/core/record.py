@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, cast
 
 from pipeline.core.errors import Failure, ItemError
 from pipeline.core.state import Message
@@ -66,7 +66,7 @@ class Record:
             "outputs": dict(self.outputs),
             "error": self.error.as_json() if self.error else None,
             "usage": usage_json(self.usage),
-            "cost": {"usd": self.cost.usd, "source": self.cost.source} if self.cost else None,
+            "cost": cost_json(self.cost) if self.cost else None,
             "input": self.input,
         }
         if self.missing:
@@ -90,3 +90,18 @@ def usage_json(usage: Usage) -> dict[str, object]:
     if usage.estimated:
         counts["estimated"] = True
     return counts
+
+
+def usage_of(said: Mapping[str, object]) -> Usage:
+    """What `usage_json` wrote."""
+    return Usage(**cast("Mapping[str, int]", said))  # pyright: ignore[reportArgumentType]
+
+
+def cost_json(cost: Cost) -> dict[str, object]:
+    """The `cost` object of a record."""
+    return {"usd": cost.usd, "source": cost.source}
+
+
+def cost_of(said: Mapping[str, object]) -> Cost:
+    """What `cost_json` wrote."""
+    return Cost(cast("float | None", said["usd"]), cast(str, said["source"]))

@@ -11,7 +11,7 @@ from pipeline.core.errors import JournalError
 from pipeline.core.pipeline import Pipeline
 from pipeline.durability import schema
 from pipeline.durability.fingerprint import Fingerprint, fingerprint
-from pipeline.durability.fingerprint.changes import Change, differences, sentences
+from pipeline.durability.fingerprint.changes import Change, sentences
 from pipeline.durability.fingerprint.values import JSON
 from pipeline.durability.schema import Row
 from pipeline.durability.store import Store
@@ -45,10 +45,6 @@ def row_of(epoch: int, at: str, now: Fingerprint) -> Row:
     written = now.as_json()
     operational = written.pop("operational")
     return Row(schema.CONFIG, (epoch, at, encode(written).decode(), encode(operational).decode()))
-
-
-def changes(before: Fingerprint | None, now: Fingerprint) -> tuple[Change, ...]:
-    return () if before is None else differences(before, now)
 
 
 def refuse(store: Store, found: Sequence[Change]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from anyio import Lock
 
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 #: path as text, kind, ordinal
 Name = tuple[str, str, int]
+
+#: the kind of a fact that says why a root was opened again, as long as it has not ended since
+REOPENED: Final = "reopened"
+
+_AGAIN: Final[Name] = ("[]", REOPENED, 0)
+_ENDED: Final = f"DELETE FROM fact WHERE root = ? AND path = '[]' AND kind = '{REOPENED}'"
 
 
 class Page:
@@ -95,10 +101,18 @@ class Page:
         else:
             place = Place(self.seq, part, () if self._prefix else slots)
             self._session.deliver(place, record, settles, done)
+            if settles:
+                self._ended()
 
     def settle(self, status: Status) -> None:
         """Write that the root has ended, with all its records."""
         self._session.writer.queue(Row(schema.SETTLED, (self.seq, status)))
+        self._ended()
+
+    def _ended(self) -> None:
+        """Nothing is left to say of why it was opened again."""
+        if _AGAIN in self._past:
+            self._session.writer.queue(Row(_ENDED, (self.seq,)))
 
     def enter(self) -> int:
         """Note, until `leave`, that code of the user's is at work on the root."""

@@ -7,16 +7,12 @@ from typing import cast
 
 from pipeline.core.codec import decode
 from pipeline.core.errors import Failure
-from pipeline.core.record import Record, Status
-from pipeline.core.usage import Cost, Usage
-
-_COUNTS = ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens", "requests")
+from pipeline.core.record import Record, Status, cost_of, usage_of
 
 
 def record_of(line: bytes) -> Record:
     """The record whose standard line it is; values that code gave are what JSON makes of them."""
     said = cast("Mapping[str, object]", decode(line))
-    usage = cast("Mapping[str, int]", said["usage"])
     cost = cast("Mapping[str, object] | None", said["cost"])
     return Record(
         cast(str, said["id"]),
@@ -25,8 +21,8 @@ def record_of(line: bytes) -> Record:
         said["output"],
         cast("Mapping[str, object]", said["outputs"]),
         _failure(cast("Mapping[str, object] | None", said["error"])),
-        Usage(*(usage[name] for name in _COUNTS), estimated=bool(usage.get("estimated", False))),
-        None if cost is None else Cost(cast("float | None", cost["usd"]), cast(str, cost["source"])),
+        usage_of(cast("Mapping[str, object]", said["usage"])),
+        None if cost is None else cost_of(cost),
         said["input"],
         tuple(cast("list[str]", said.get("missing", ()))),
         cast("str | None", said.get("parent")),

@@ -107,6 +107,20 @@ PROJECTION: Final = _insert("projection", "INSERT OR REPLACE")
 EVENT: Final = _insert("event", id="(SELECT coalesce(max(id), 0) + 1 FROM event)")
 
 
+class LineValues(NamedTuple):
+    """The values of `LINE`, in the order of its columns."""
+
+    number: int
+    root: int
+    part: str
+    id: str
+    status: str
+    target: str
+    data: bytes
+    record: bytes | None
+    dead: bytes | None = None
+
+
 class Row(NamedTuple):
     """One statement of the sequence, with its values."""
 
