@@ -218,8 +218,7 @@ class _Execution:
     def _leave(self, code: int, now: Statistics | None, *, whole: bool) -> None:
         """Say how one goes on, last of all, and leave nothing of a run that has not begun."""
         kept = self.job.kept
-        if kept is not None and kept.fresh and (now is None or not now.window.admitted):
-            kept.forget()
+        if kept is not None and kept.fresh and (now is None or not now.window.admitted) and kept.forget():
             kept.opened = False
         after = aftermath(kept, code, now, whole=whole)
         if after.command is not None:

@@ -16,6 +16,7 @@ from pipeline.cli.given import STDIN, Given
 from pipeline.cli.job import Flags
 from pipeline.cli.kept import BEGUN, DURABILITY, ENDED, GIVEN, INPUT, NAME, Kept, now
 from pipeline.cli.store import Runs, check_place, usual
+from pipeline.cli.trust import SEAL, seal
 from pipeline.core.codec import decode, encode
 from pipeline.core.errors import JournalError, JournalLocked
 from pipeline.core.ports import Resource, Sink
@@ -80,12 +81,14 @@ def keep(job: Job, given: Given, keeping: Keeping) -> Job:
         directory = Path(keeping.run_dir).absolute()
         there, ours = _examined(directory, keeping.resume)
         run = _name(directory)
+        sealed = _sealed(given)
     else:
         runs = usual()
         check_place(runs.place)
         directory, there, ours = runs.make(), False, True
-        run = directory.name
+        run, sealed = directory.name, ""
     about = {GIVEN: given.encode(), NAME: keeping.name or "", BEGUN: now(), DURABILITY: keeping.durability}
+    about |= {SEAL: sealed} if sealed else {}
     journal = Journal(directory, keeping.durability, about=about)
     return _with(job, given, Kept(directory, run, journal, given.piped, fresh=not there, ours=ours))
 
@@ -127,6 +130,14 @@ def _examined(directory: Path, resume: bool) -> tuple[bool, bool]:
             f"(penstock runs rm {run}), or name another directory"
         )
     return there, ours
+
+
+def _sealed(given: Given) -> str:
+    """What shows that a run outside the store is this user's."""
+    try:
+        return seal(given.encode(), usual())
+    except JournalError:  # there is no store
+        return ""
 
 
 def _name(directory: Path) -> str:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, cast
 
 from pipeline.cli.following import next_command
-from pipeline.cli.store import DEAD, forget
+from pipeline.cli.store import forget
 from pipeline.core.codec import encode
+from pipeline.core.errors import JournalError
 from pipeline.core.pipeline import Pipeline
-from pipeline.durability.journal import Journal
+from pipeline.durability.journal import DEAD, FILE, LOCK, Journal
+from pipeline.durability.lock import locked
 from pipeline.durability.schema import META, Row
 from pipeline.durability.session import Session
 
@@ -48,7 +50,8 @@ class Kept:
     journal: Journal
     piped: bool  #: its input comes from a pipe, some of it at least
     errors: Path | None = None  #: where failed records go in full, if not there
-    fresh: bool = True  #: made for this run
+    fresh: bool = True  #: to be made for this run
+    made: bool = False  #: it was, by this process
     ours: bool = True  #: the directory too
     earlier: Mapping[str, int] = field(default_factory=dict[str, int])  #: roots that earlier runs settled, by status
     opened: bool = False  #: the journal was, so that there is something to go on with
@@ -64,7 +67,7 @@ class Kept:
 
     @asynccontextmanager
     async def _open(self, pipeline: Pipeline, source: object) -> AsyncGenerator[Session]:
-        async with self.journal.open(pipeline, source) as session:
+        async with replace(self.journal, made=self._note_made).open(pipeline, source) as session:
             self._session = session
             self.opened = True
             if session.recovered is not None:
@@ -106,7 +109,23 @@ class Kept:
         """How to go on with it."""
         return next_command(self.run, piped=self.piped and not self.input_ended, only_failed=only_failed)
 
-    def forget(self) -> None:
-        """Leave nothing of a run that has not begun."""
-        if self.fresh:
-            forget(self.directory, whole=self.ours)
+    def _note_made(self) -> None:
+        self.made = True
+
+    def forget(self) -> bool:
+        """Leave nothing of a run that has not begun; False if there is something, of another process above all."""
+        try:
+            with locked(self.directory / LOCK):
+                if not self.fresh or not self._is_empty():
+                    return False
+                forget(self.directory, whole=self.ours)
+                return True
+        except (JournalError, OSError):
+            return False
+
+    def _is_empty(self) -> bool:
+        """Whether there is no journal, or the one that this process made, in which there is nothing. Under its lock."""
+        from pipeline.durability.overview import overview  # most runs need none
+
+        there = (self.directory / FILE).exists()
+        return not there or (self.made and not overview(self.directory).admitted)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipeline.cli.flags import choice, flag
+from pipeline.cli.flags import choice, flag, several
 from pipeline.cli.operational import (
     BACKEND,
     PROGRESS,
@@ -27,6 +27,7 @@ from pipeline.cli.operational import (
     Verbose,
     Watchdog,
 )
+from pipeline.cli.validate import AllowImport
 
 EPILOG = """\b
   penstock resume                       the last unfinished run of this directory
@@ -57,6 +58,10 @@ def resume(
         bool,
         flag("--accept-changes", help="Though the pipeline or the input has changed: what is still valid is kept."),
     ] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Though the run may be somebody else's; what it would do is said without.")
+    ] = False,
+    allow_import: AllowImport = None,
     concurrency: Concurrency = None,
     item_timeout: ItemTimeout = None,
     watchdog: Watchdog = None,
@@ -104,6 +109,15 @@ def resume(
             "progress": progress,
         }
         again = Again(failed, only is not None, from_stage, accept_changes)
-        return go_on(word, again, operational, voice, stdin=stdin, json_status=json_status)
+        return go_on(
+            word,
+            again,
+            operational,
+            voice,
+            stdin=stdin,
+            json_status=json_status,
+            allow_import=several(allow_import, "--allow-import"),
+            trust=trust,
+        )
 
     ended(command, voice, "penstock resume --help")

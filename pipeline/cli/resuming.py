@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from pipeline.cli.keeping import Again, resumed
 from pipeline.cli.kept import GIVEN
 from pipeline.cli.past import Past, free, newest_first, past
 from pipeline.cli.store import Runs, usual
+from pipeline.cli.trust import is_own, permitted, refuse_foreign, would_do
 from pipeline.cli.voice import Voice
 from pipeline.core.errors import JournalError
 from pipeline.durability.overview import Overview
@@ -30,20 +31,26 @@ def go_on(
     *,
     stdin: bool,
     json_status: bool,
+    allow_import: Sequence[str] = (),
+    trust: bool = False,
 ) -> int:
     """Go on with the run that `word` names, or with the last unfinished one of this directory; return the exit code.
-    Raises `UsageError` and `JournalError`."""
+    Raises `UsageError` and `JournalError`, for a run that may be somebody else's too, unless `trust`."""
     runs = usual() if word is None or os.sep not in word else _any()
     found = _last_unfinished(runs, again) if word is None else past(free(runs.find(word), runs), runs)
     if found is None:
         voice.note("nothing to do: all runs of this directory are finished (penstock runs list)")
         return OK
+    refuse_foreign(found.directory)
     seen = _seen(found)
+    own = is_own(found.directory, seen.about, runs)
+    if not own and GIVEN in seen.about:
+        _trusted(found, Given.decode(seen.about[GIVEN]), voice, trust=trust)
     if found.state == "finished" and not (again.anything or stdin):
         failed = f"; {seen.failed:,} failed: {next_command(found.run, only_failed=True)}" if seen.failed else ""
         voice.note(f"nothing to do: run {found.run} is finished, {seen.done:,} records{failed}")
         return OK
-    given = Given.decode(seen.about.get(GIVEN)).changed(operational)
+    given = permitted(Given.decode(seen.about.get(GIVEN)).changed(operational), allow_import, own=own)
     _enter(given)
     stdin = stdin and not again.only_failed
     if stdin and not given.piped:
@@ -54,6 +61,17 @@ def go_on(
     if again.only_failed or (given.piped and not stdin):
         job = replace(job, source=Nothing())
     return execute(replace(job, json_status=json_status), limit=0)
+
+
+def _trusted(found: Past, given: Given, voice: Voice, *, trust: bool) -> None:
+    """Say what a run that may be somebody else's would do. Raises `JournalError` unless that was agreed to."""
+    lines = would_do(given)
+    if trust:
+        voice.note("\n".join((f"run {found.run} is trusted (--trust):", *lines)))
+        return
+    said = f"{found.directory}: was not begun by you here, so it may be somebody else's; to go on with it"
+    right = "if that is right, add --trust, and --allow-import for what it may import"
+    raise JournalError("\n".join((said, *lines, right)))
 
 
 def _any() -> Runs:

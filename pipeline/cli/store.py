@@ -13,11 +13,12 @@ from typing import Final
 
 from pipeline.cli.exits import UsageError
 from pipeline.core.errors import JournalError
-from pipeline.durability.journal import FILE, LOCK
+from pipeline.durability.journal import DEAD, FILE, LOCK, MARKS
+from pipeline.durability.reserve import NAME as RESERVE
+from pipeline.durability.store import HALF, files_of
 
 VARIABLE: Final = "PENSTOCK_RUNS"
 REMEDY: Final = "name another place with --run-dir, or do without with --no-store"
-DEAD: Final = "errors.jsonl"
 
 #: Without those that look like others: 0 and o, 1 and i and l.
 _LETTERS: Final = "23456789abcdefghjkmnpqrstuvwxyz"
@@ -26,7 +27,10 @@ _LENGTH: Final = 4
 _TRIES: Final = 8  #: ids that are taken, before a longer one is tried
 
 #: what a run leaves in its directory; nothing else is ever removed from there
-OURS: Final = (FILE, f"{FILE}-wal", f"{FILE}-shm", f"{FILE}-journal", DEAD, "reserve", "marks", LOCK)
+OURS: Final = (
+    *(path.name for name in (FILE, f"{FILE}{HALF}") for path in files_of(Path(name))),
+    *(DEAD, RESERVE, MARKS, LOCK),
+)
 
 #: file systems on which several machines may write, where a lock and a log beside the file are not to be relied on
 _SHARED: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre"})
@@ -82,9 +86,12 @@ class Runs:
     def name_of(self, directory: Path) -> str:
         """What names the run on a command line: its id, or the directory if it is kept elsewhere."""
         directory = Path(os.path.abspath(directory))
-        if directory.parent == Path(os.path.abspath(self.place)) and _ID.fullmatch(directory.name):
-            return directory.name
-        return shlex.quote(str(directory))
+        return directory.name if self.keeps(directory) else shlex.quote(str(directory))
+
+    def keeps(self, directory: Path) -> bool:
+        """Whether a run is kept here, and not in a directory of its own."""
+        directory = Path(os.path.abspath(directory))
+        return directory.parent == Path(os.path.abspath(self.place)) and _ID.fullmatch(directory.name) is not None
 
 
 def usual(environment: Mapping[str, str] = os.environ) -> Runs:
@@ -131,7 +138,7 @@ def forget(directory: Path, *, whole: bool = True) -> list[str]:
 
 def _of_directory(word: str) -> Path:
     directory = Path(os.path.abspath(word))
-    if not (directory / FILE).exists():
+    if not any((directory / name).exists() for name in (FILE, f"{FILE}{HALF}")):
         raise UsageError(f"there is no run in {word}: it has no {FILE}")
     return directory
 

@@ -18,10 +18,10 @@ def verify(
 
     def command() -> int:
         from pipeline.cli.exits import OK, REFUSED
-        from pipeline.cli.store import DEAD, usual
+        from pipeline.cli.store import usual
         from pipeline.core.errors import JournalLocked
         from pipeline.core.visible import visible
-        from pipeline.durability.journal import FILE, LOCK
+        from pipeline.durability.journal import DEAD, FILE, LOCK
         from pipeline.durability.lock import is_locked
         from pipeline.durability.verify import verify as proof_of
 

@@ -173,7 +173,8 @@ class Files:
 
     def _add(self, name: str, mark: Mark) -> Projection:
         outlet, target = self._place(name)
-        projection = self._known[name] = Projection(name, outlet.file(target), mark, self._probe)
+        path = outlet.file(target)
+        projection = self._known[name] = Projection(name, path, mark, self._probe, private=outlet.private)
         self._unopened.add(name)
         return projection
 

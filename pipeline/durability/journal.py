@@ -27,6 +27,7 @@ from pipeline.durability.fingerprint.values import JSON
 from pipeline.durability.lock import locked
 from pipeline.durability.marks import open_marks
 from pipeline.durability.output import ERRORS, OUTPUT, Outlet, Output, outlet
+from pipeline.durability.own import refuse_others
 from pipeline.durability.recovery import Opening, recover
 from pipeline.durability.rendering import Rendering, standard_line
 from pipeline.durability.reopening import AS_IT_IS, Reopen
@@ -39,6 +40,10 @@ FILE = "journal.db"
 DEAD = "errors.jsonl"
 LOCK = "lock"
 MARKS = "marks"
+
+
+def _unheard() -> None:
+    """Nobody asked."""
 
 
 class _Opening:
@@ -73,7 +78,8 @@ class Journal:
     that failed go in full to `errors`, which is `errors.jsonl` in the directory if nothing else is said. `settings`
     decide the results beside the pipeline, such as what the input is; a change of either is refused unless
     `accept_changes`, which goes on with what is still valid. `reopen` does again what was done. `about` is kept in a
-    journal that is made. `probe` is for tests: it is called at each point where the process may die.
+    journal that is made, and `made` is called once it is. `probe` is for tests: it is called at each point where the
+    process may die.
     """
 
     directory: Path | str
@@ -85,6 +91,7 @@ class Journal:
     accept_changes: bool = False
     reopen: Reopen = AS_IT_IS
     about: Mapping[str, str] = field(default_factory=dict[str, str], compare=False, repr=False)
+    made: Callable[[], object] = field(default=_unheard, compare=False, repr=False)
     probe: Probe = field(default=silent, compare=False, repr=False)
 
     def open(self, pipeline: Pipeline, source: object = None) -> AbstractAsyncContextManager[Session]:
@@ -122,6 +129,7 @@ class Journal:
             output, errors = self._outlets(asked.pipeline)
             await anyio.to_thread.run_sync(lambda: directory.mkdir(mode=0o700, parents=True, exist_ok=True))
             with locked(directory / LOCK):
+                refuse_others(*(() if self.errors is not None else (directory / DEAD,)))
                 store = await anyio.to_thread.run_sync(self._store, directory / FILE)
                 files = Files([each for each in (output, errors) if each is not None], self.probe)
                 elsewhere = None if self.errors is None else errors.names.path
@@ -152,12 +160,15 @@ class Journal:
         output = None if self.output is None else outlet(_as_output(self.output, "create"), OUTPUT, label)
         errors = Path(self.directory) / DEAD if self.errors is None else self.errors
         mode = "overwrite" if self.errors is None else "create"
-        return output, outlet(_as_output(errors, mode), ERRORS, label)
+        dead = outlet(_as_output(errors, mode), ERRORS, label)
+        return output, dead._replace(private=self.errors is None)
 
     def _store(self, path: Path) -> Store:
         if path.exists():
             return Store.open(path, self.durability, self.probe)
-        return Store.create(path, self.durability, self.probe, self.about)
+        store = Store.create(path, self.durability, self.probe, self.about)
+        self.made()
+        return store
 
 
 def _as_output(said: Output | str | os.PathLike[str], mode: Mode) -> Output:

@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from pipeline.durability.own import open_own
+
 CELLS: Final = 4096  #: what is at work at once beyond that is not noted
 _SIZE: Final = 8 * CELLS
 _NUMBER: Final = "Q"
@@ -29,7 +31,7 @@ class Marks:
     """The open file of one run. The first cell has its epoch, each of the others a root or nothing."""
 
     def __init__(self, path: Path, epoch: int) -> None:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        fd = open_own(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         try:
             os.posix_fallocate(fd, 0, _SIZE)  # a page that has no room on the disk would kill the process
             self._memory = mmap.mmap(fd, _SIZE)
@@ -62,9 +64,11 @@ class Marks:
 
 
 def left(path: Path) -> Left | None:
-    """What the last process has left there; None if it has ended by itself, or what is there is no such file."""
+    """What the last process has left there; None if it has ended by itself, or what is there is no such file. Raises
+    `JournalError` for a link."""
     try:
-        data = path.read_bytes()
+        with open(open_own(path, os.O_RDONLY), "rb") as file:
+            data = file.read(_SIZE + 1)
     except OSError:
         return None
     if len(data) != _SIZE:
@@ -74,7 +78,8 @@ def left(path: Path) -> Left | None:
 
 
 def open_marks(path: Path, epoch: int) -> Marks | None:
-    """The marks of run `epoch`; None where the system cannot keep any, and then nobody is ever blamed."""
+    """The marks of run `epoch`; None where the system cannot keep any, and then nobody is ever blamed. Raises
+    `JournalError` for a link."""
     try:
         return Marks(path, epoch)
     except (OSError, ValueError):

@@ -58,9 +58,12 @@ class Outlet(NamedTuple):
     names: Names
     mode: Mode
     inputs: tuple[str, ...]
+    private: bool = False  #: a file of the run's own, for its owner only
 
     def file(self, target: str) -> str:
         """The path of one of its files, links of the user's followed."""
+        if self.private:
+            return os.path.abspath(self.names.path)
         if self.names.varies:
             return os.path.join(os.path.realpath(self.names.base), target)
         return os.path.realpath(self.names.path)

@@ -54,7 +54,7 @@ class Mark(NamedTuple):
 class Projection:
     """What can change: the file, which is open or not, the mark, and what was appended since."""
 
-    def __init__(self, name: str, path: str, mark: Mark, probe: Probe) -> None:
+    def __init__(self, name: str, path: str, mark: Mark, probe: Probe, *, private: bool = False) -> None:
         self.name = name
         self.path = path
         self.mark = mark
@@ -64,6 +64,7 @@ class Projection:
         self._point = name.partition("/")[0]
         self._probe = probe
         self._held = bytearray()  #: of a packed file: what waits to be packed
+        self.permissions = 0o600 if private else 0o644  #: of a file that is made
         self._fd: int | None = None
         self._synced_at = time.monotonic()
 
@@ -77,7 +78,7 @@ class Projection:
         """Make the file, and have its name on the disk. Raises `OSError` if there is one."""
         with self._named():
             self._at("create")
-            self._fd = os.open(self.path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o644)
+            self._fd = os.open(self.path, _FLAGS | os.O_CREAT | os.O_EXCL, self.permissions)
             self._at("created")
         self.settle_name()
 

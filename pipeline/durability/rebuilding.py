@@ -23,7 +23,8 @@ def rebuild(projection: Projection, lines: Iterable[Line], probe: Probe) -> Mark
     base, number = projection.mark.base, 0
     try:
         with open(
-            os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644), "r+b"
+            os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, projection.permissions),
+            "r+b",
         ) as new:
             if path.exists():
                 os.fchmod(new.fileno(), path.stat().st_mode & 0o777)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.core.errors import WriteError
+from pipeline.durability.own import open_own
 from pipeline.durability.projection import final
 from pipeline.durability.store import Probe
 
@@ -24,13 +25,14 @@ class Reserve:
         self._probe = probe
 
     def take(self) -> None:
-        """Put the room aside. Raises `WriteError` when there is not enough, `OSError` when the disk refuses."""
+        """Put the room aside. Raises `WriteError` when there is not enough, `OSError` when the disk refuses,
+        `JournalError` for a link."""
         free = free_bytes(self.path.parent)
         if self._there():
             return
         if free < 2 * self.size:
             raise WriteError(f"{self.path.parent}: {free:,} bytes are free on the disk, a run needs {2 * self.size:,}")
-        fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = open_own(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
             self._probe("reserve:write")
             os.posix_fallocate(fd, 0, self.size)

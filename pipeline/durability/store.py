@@ -13,11 +13,13 @@ import sqlite3
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Final, Literal, TypeAlias, cast
+from typing import Final, Literal, TypeAlias
 from zlib import crc32
 
 from pipeline.core.errors import JournalError
+from pipeline.durability.own import PRIVATE, refuse_others
 from pipeline.durability.schema import APPLICATION, CHECKED, META, TABLES, VERSION, Row, Value, crc
+from pipeline.durability.text import bindable, unbound
 
 Durability: TypeAlias = Literal["power", "process"]
 
@@ -27,6 +29,7 @@ Probe: TypeAlias = Callable[[str], object]
 #: Makes a row of what was written before it, in the same transaction.
 Later: TypeAlias = "Callable[[Store], Row]"
 
+HALF: Final = ".new"  #: what the name of a journal ends in that is being made
 BUSY: Final = 5.0  #: seconds that are waited for another program that has the file
 
 _MEANT: Final = {
@@ -38,6 +41,11 @@ _MEANT: Final = {
     sqlite3.SQLITE_IOERR: errno.EIO,
 }
 _SYNCHRONOUS: Final = {"power": "FULL", "process": "NORMAL"}
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The file of a journal, and those that the database has beside it."""
+    return (path, *(path.with_name(f"{path.name}{more}") for more in ("-wal", "-shm", "-journal")))
 
 
 def silent(point: str) -> None:
@@ -56,12 +64,13 @@ class Store:
     def create(cls, path: Path, durability: Durability, probe: Probe, about: Mapping[str, str] = {}) -> Store:
         """Make a new journal, readable for its owner only, with `about` in it. Raises `JournalError` if there is a
         file. It has its name only once it is whole, so that who dies here leaves nothing that looks like one."""
+        refuse_others(*files_of(path))
         if path.exists():
             raise JournalError(f"{path}: exists")
-        half = path.with_name(f"{path.name}.new")
-        for left in (half, *(half.with_name(f"{half.name}{more}") for more in ("-wal", "-shm"))):
+        half = path.with_name(f"{path.name}{HALF}")
+        for left in files_of(half):
             left.unlink(missing_ok=True)
-        os.close(os.open(half, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        os.close(os.open(half, os.O_CREAT | os.O_EXCL | os.O_RDWR, PRIVATE))
         probe("create:file")
         store = cls(_connect(half, durability), half, probe)
         try:
@@ -71,7 +80,7 @@ class Store:
                 store._connection.execute(f"PRAGMA application_id = {APPLICATION}")
                 store._connection.execute(f"PRAGMA user_version = {VERSION}")
                 for pair in about.items():
-                    store._connection.execute(META, pair)
+                    store._bind(META, pair)
         finally:
             store.close(fold=True)
         probe("create:rename")
@@ -85,6 +94,7 @@ class Store:
     @classmethod
     def open(cls, path: Path, durability: Durability, probe: Probe) -> Store:
         """Open a journal. Raises `JournalError` for a file that is none, or that is damaged."""
+        refuse_others(*files_of(path))
         connection = _connect(path, durability)
         try:
             _examine(connection, path)
@@ -99,6 +109,7 @@ class Store:
         """Open a journal for reading only, also while another process runs with it; its pages are not checked for
         damage beforehand. Nothing is made beside it that was not there. Raises `JournalError`, also out of the block
         for what is damaged."""
+        refuse_others(*files_of(path))
         log = path.with_name(f"{path.name}-wal")
         connection: sqlite3.Connection | None = None
         try:
@@ -122,7 +133,7 @@ class Store:
         with self._transaction("commit"):
             for each in rows:
                 row = each if isinstance(each, Row) else each(self)
-                self._connection.execute(row.statement, row.values)
+                self._bind(row.statement, row.values)
                 written.append(row)
                 self._probe("commit:row")
         return written
@@ -133,17 +144,21 @@ class Store:
 
     def _rows(self, query: str, values: Sequence[Value]) -> Generator[tuple[Value, ...]]:
         try:
-            with closing(self._connection.execute(query, values)) as found:  # one that is left open would hold a lock
+            with closing(self._bind(query, values)) as found:  # one that is left open would hold a lock
                 for row in found:
-                    yield cast("tuple[Value, ...]", row)
+                    yield unbound(row)
         except sqlite3.Error as error:
             raise as_os_error(error, self.path) from error
+
+    def _bind(self, statement: str, values: Sequence[Value]) -> sqlite3.Cursor:
+        """The only place where values, whatever they are, become SQLite's."""
+        return self._connection.execute(statement, bindable(values))
 
     def change(self, *statements: tuple[str, Sequence[Value]]) -> None:
         """Make changes that are no part of the sequence, such as what a resume takes back, in one transaction."""
         with self._transaction("change"):
             for statement, values in statements:
-                self._connection.execute(statement, values)
+                self._bind(statement, values)
                 self._probe("change:row")
 
     def close(self, *, fold: bool) -> None:

@@ -69,7 +69,7 @@ class Place(NamedTuple):
 
     @property
     def ids(self) -> list[str]:
-        return sorted(path.name for path in self.store.iterdir()) if self.store.exists() else []
+        return sorted(path.name for path in self.store.iterdir() if path.name != ".key") if self.store.exists() else []
 
     @property
     def run(self) -> str:
