@@ -26,7 +26,7 @@ _ENDS = {
 
 def table(found: Sequence[Past]) -> list[str]:
     """A line a run, under a line of heads."""
-    rows = [_HEADS, *(_row(each) for each in found)]
+    rows = [_HEADS, *(tuple(map(_plain, _row(each))) for each in found)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
@@ -37,10 +37,10 @@ def page(found: Past, more: Details) -> list[str]:
     assert seen is not None
     lines = [
         ("run", found.run),
-        ("what", visible(found.what)),
+        ("what", found.what),
         ("state", _state(found)),
-        ("begun", f"{_local(found.begun)} in {visible(found.here)}"),
-        ("command", visible(_line(found))),
+        ("begun", f"{_local(found.begun)} in {found.here}"),
+        ("command", _line(found)),
         ("kept in", str(found.directory)),
         ("survives", "loss of power" if seen.about.get("durability") == "power" else "the end of its process"),
         ("records", _records(seen)),
@@ -51,20 +51,20 @@ def page(found: Past, more: Details) -> list[str]:
         ("attempts", ", ".join(f"{n:,} {_ends(state, seen)}" for state, n in seen.attempts.items()) or "none"),
         *(("model", _spent(each)) for each in more.spending),
         ("cost", _cost(seen.usd, seen.unpriced)),
-        *(("failed", f"{count:,} {visible(reason)}") for reason, count in more.reasons.items()),
-        *(("event", f"{_local(at)} {visible(what)} {visible(value)}") for at, what, value in more.changes),
+        *(("failed", f"{count:,} {reason}") for reason, count in more.reasons.items()),
+        *(("event", f"{_local(at)} {what} {value}") for at, what, value in more.changes),
         ("begun", f"{_many(more.epochs, 'time')}, counting those that went on with it"),
     ]
     command = _command(found)
     if command is not None:
         lines.append(("go on", command))
     width = max(len(name) for name, _ in lines)
-    return [f"{name.ljust(width)}  {text}" for name, text in lines]
+    return [f"{name.ljust(width)}  {_plain(text)}" for name, text in lines]
 
 
 def as_json(found: Sequence[Past]) -> str:
     """One list of objects."""
-    return encode([_object(each) for each in found]).decode()
+    return visible(encode([_object(each) for each in found]).decode())
 
 
 def page_json(found: Past, more: Details) -> str:
@@ -87,7 +87,12 @@ def page_json(found: Past, more: Details) -> str:
         "events": [{"at": at, "what": what, "value": value} for at, what, value in more.changes],
         "command": found.given.get("line", []),
     }
-    return encode(said).decode()
+    return visible(encode(said).decode())
+
+
+def _plain(text: str) -> str:
+    """One line that a terminal shows as it is: whoever made a journal may have written anything into it."""
+    return visible(text).replace("\n", "\\n").encode("utf-8", "backslashreplace").decode()
 
 
 def _object(found: Past) -> Mapping[str, object]:
@@ -111,7 +116,7 @@ def _object(found: Past) -> Mapping[str, object]:
 def _row(found: Past) -> tuple[str, ...]:
     seen = found.seen
     if seen is None:
-        return (found.run, "", found.state, "", "", "", visible(found.damage))
+        return (found.run, "", found.state, "", "", "", found.damage)
     done = f"{seen.done:,}/{seen.admitted:,}"
     return (
         found.run,
@@ -120,7 +125,7 @@ def _row(found: Past) -> tuple[str, ...]:
         done,
         f"{seen.failed:,}" if seen.failed else "",
         _cost(seen.usd, seen.unpriced),
-        visible(found.what),
+        found.what,
     )
 
 
@@ -155,7 +160,7 @@ def _ends(state: str, seen: Overview) -> str:
 
 def _spent(each: Spending) -> str:
     tokens = f"{each.input_tokens:,} tokens in, {each.output_tokens:,} out"
-    return f"{visible(each.model)}: {_many(each.attempts, 'attempt')}, {tokens}, {_cost(each.usd, each.unpriced)}"
+    return f"{each.model}: {_many(each.attempts, 'attempt')}, {tokens}, {_cost(each.usd, each.unpriced)}"
 
 
 def _cost(usd: float, unpriced: int) -> str:
@@ -173,4 +178,4 @@ def _local(at: str) -> str:
     try:
         return datetime.fromisoformat(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     except ValueError:
-        return visible(at)
+        return at

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli.past import Past
+from pipeline.cli.runtable import as_json, page, page_json, table
+from pipeline.core.visible import visible
+from pipeline.durability.overview import Details, Overview, Spending
 from tests.cli.command import RUNS, penstock
 from tests.cli.kept import Place, lines
 
@@ -96,6 +100,31 @@ def with_flipped_bits(path: Path) -> None:
     for at in range(100, len(data), 7):
         data[at] ^= 0x5A
     path.write_bytes(data)
+
+
+def test_what_a_journal_says_moves_no_cursor_and_forges_no_line(tmp_path: Path) -> None:
+    evil = "\x1b]0;title\x07\x9b2J\nevery law holds\u202e"
+    about = {"given": json.dumps({"path": evil, "directory": evil, "line": [evil]})}
+    seen = Overview(tmp_path, False, about, 2, {evil: 1}, 1, 1, {evil: 1}, 0.0, 0)
+    found = Past("7k3p", tmp_path / evil, "stopped", seen)
+    more = Details((Spending(evil, 1, 1, 1, 0.0, 0),), {evil: 1}, 1, ((evil, evil, evil),))
+    lines = [*table([found]), *page(found, more)]
+    assert len(lines) == 2 + len(page(found, Details((), {}, 1, ()))) + 3
+    assert all(line == visible(line) and "\n" not in line for line in lines)
+    assert sum(line.count("\\u001b]0;title\\u0007\\u009b2J\\nevery law holds\\u202e") for line in lines) > 8
+    for text in (as_json([found]), page_json(found, more)):
+        assert text == visible(text)
+        assert json.dumps(evil)[1:-1] in json.dumps(json.loads(text))
+
+
+def test_what_was_left_of_a_journal_that_was_being_made_can_be_removed(place: Place) -> None:
+    for directory, word in ((place.store / "7k3p", "7k3p"), (place.here / "mine", "./mine")):
+        directory.mkdir(parents=True)
+        for name in ("journal.db.new", "journal.db.new-wal", "journal.db.new-shm", "lock"):
+            (directory / name).write_text("")
+        assert place.penstock("resume", word).code == 4
+        done = place.penstock("runs", "rm", word)
+        assert (done.code, directory.exists()) == (0, False), done.err
 
 
 @pytest.mark.parametrize("spoil", [foreign, other_database, with_a_trigger, with_flipped_bits])
