@@ -6,6 +6,7 @@ caller is about the definition, the run as a whole, or a broken invariant of the
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
@@ -49,6 +50,16 @@ class SinkError(PipelineError):
 
 class WriteError(SinkError):
     """The output could not be written to its end (disk full, I/O error). It is not tried again."""
+
+
+class OutputLocked(SinkError, OSError):
+    """Another run is writing to the output."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(errno.EAGAIN, "another run is writing to it", path)
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"
 
 
 class JournalError(PipelineError):

@@ -28,6 +28,9 @@ class Recovered:
     reopened: int = 0  #: roots that had ended and are opened again in this run
     poisoned: int = 0  #: open roots that are not run again, because they crashed the process too often
 
+    left: int = 0  #: finished roots that the input has no more; their records stay
+    files: tuple[str, ...] = ()  #: what was done with outputs that are made anew
+
     @property
     def lines(self) -> tuple[str, ...]:
         """Sentences for people."""
@@ -41,7 +44,9 @@ class Recovered:
         if self.poisoned:
             crashed = _count(self.poisoned, "record has", "records have")
             said.append(f"{crashed} crashed the process too often and will not be run again")
-        return tuple(said)
+        if self.left:
+            said.append(left_over(self.left))
+        return (*said, *self.files)
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
@@ -60,6 +65,13 @@ class Recovered:
             return "and nobody knows what that costs"
         unknown = _count(self.unpriced, "call", "calls")
         return f"which may cost about {dollars(self.usd)}, and nobody knows the price of {unknown}"
+
+
+def left_over(number: int) -> str:
+    """Why an output may have more records than its input."""
+    records = _count(number, "finished record is", "finished records are")
+    stay = "it stays in the output" if number == 1 else "they stay in the output"
+    return f"{records} not in the input any more: {stay}; the index of a record is its place in the input of its time"
 
 
 def _count(number: int, one: str, many: str) -> str:

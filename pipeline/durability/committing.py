@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import cast
+from typing import Never, cast
 
 from pipeline.durability import schema
 from pipeline.durability.files import Files
@@ -16,10 +16,8 @@ from pipeline.durability.letters import FailedLine
 from pipeline.durability.output import ERRORS, OUTPUT, Outlet, agreed
 from pipeline.durability.projection import TAKEN, Mark
 from pipeline.durability.reserve import Reserve, is_full
-from pipeline.durability.schema import Row
+from pipeline.durability.schema import LineValues, Row
 from pipeline.durability.store import Later, Store
-
-_NUMBER, _TARGET, _DATA, _DEAD = 0, 5, 6, 8  #: where a row of a line has them
 
 
 class Committing:
@@ -34,13 +32,13 @@ class Committing:
         self._stored = 0
         self._notes: dict[str, str] = {}  #: what the journal has to say of its files
 
-    def check(self, output: Outlet | None, errors: str | None) -> None:
-        """Refuse an output that is another one, or not what earlier runs wrote. Changes nothing. Raises `JournalError`
-        and `SinkError`."""
+    def check(self, output: Outlet | None, errors: str | None, accept: bool = False) -> None:
+        """Refuse an output that is another one, or unless that is to `accept` not what earlier runs wrote. Changes
+        nothing. Raises `JournalError` and `SinkError`."""
         path = agreed(self._store, output)
         self._notes = {} if path is None else {OUTPUT: path}
         self._notes[ERRORS] = "" if errors is None else os.path.abspath(errors)
-        self._files.check(self._store)
+        self._files.check(self._store, accept=accept)
 
     def open(self) -> None:
         """Put room aside, and bring the files up to date. Raises `WriteError` and `OSError`."""
@@ -69,9 +67,9 @@ class Committing:
 
     def _expect(self, row: Row | Later) -> None:
         if isinstance(row, FailedLine):
-            self._files.expect(row.target, dead=True)
+            self._files.expect(row.values.target, dead=True)
         elif isinstance(row, Row) and row.statement is schema.LINE:
-            self._files.expect(cast(str, row.values[_TARGET]), dead=False)
+            self._files.expect(_line(row).target, dead=False)
 
     def _pass_on(self, rows: Sequence[Row], *, force: bool) -> OSError | None:
         """Append to the files what the journal has."""
@@ -79,14 +77,10 @@ class Committing:
         if files.halted:
             return None
         try:
-            for statement, values in rows:
-                if statement is schema.LINE:
-                    files.append(
-                        cast(int, values[_NUMBER]),
-                        cast(str, values[_TARGET]),
-                        cast(bytes, values[_DATA]),
-                        cast("bytes | None", values[_DEAD]),
-                    )
+            for row in rows:
+                if row.statement is schema.LINE:
+                    line = _line(row)
+                    files.append(line.number, line.target, line.data, line.dead)
             files.sync(force=force)
         except OSError as error:
             files.halt()
@@ -104,6 +98,16 @@ class Committing:
         """Satisfies `Commits`: give the room up that was put aside."""
         return self._reserve.give()
 
+    @property
+    def said(self) -> tuple[str, ...]:
+        """What was done with files that are made anew, for people."""
+        return tuple(self._files.said)
+
+    @property
+    def created(self) -> tuple[str, ...]:
+        """The paths of files that this run has made."""
+        return tuple(self._files.created)
+
     def finish(self) -> None:
         """Have everything on the disk, and known to be there. Raises `OSError`."""
         while self.usable and self.behind:
@@ -116,3 +120,7 @@ class Committing:
         self._files.close()
         if whole and not self._files.halted:
             self._reserve.give()
+
+
+def _line(row: Row) -> LineValues:
+    return LineValues._make(cast("tuple[Never, ...]", row.values))

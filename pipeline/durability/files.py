@@ -13,11 +13,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final, cast
 
-from pipeline.core.errors import JournalError
-from pipeline.core.refusals import end_last_line
-from pipeline.durability.comparing import compare, hash_of
+from pipeline.core.errors import JournalError, OutputLocked, SinkError
+from pipeline.core.exclusive import lock_names, open_alone, unlock_names
+from pipeline.core.refusals import end_last_line, told
+from pipeline.durability.aside import EDITED, OLD, keep
+from pipeline.durability.comparing import Changed, begins_as_before, compare, hash_of
 from pipeline.durability.output import ERRORS, OUTPUT, Outlet
-from pipeline.durability.projection import PACKED, STALE, TAKEN, Mark, Projection, tail_of
+from pipeline.durability.projection import FLAGS, OUTDATED, PACKED, STALE, TAKEN, Mark, Projection, tail_of
 from pipeline.durability.rebuilding import rebuild
 from pipeline.durability.schema import Row
 from pipeline.durability.store import Probe, Store, sync_directory
@@ -34,32 +36,47 @@ class Files:
         self._known: dict[str, Projection] = {}
         self._open: OrderedDict[str, Projection] = OrderedDict()
         self._unopened: set[str] = set()  #: those that this run has not written to
+        self._there: dict[str, int] = {}  #: the bytes of those that were there when they were compared or begun
+        self._claimed: dict[str, int] = {}  #: descriptors of locked files, by path, that no projection has yet
+        self._locks: list[tuple[int, str]] = []  #: of outputs that are several files
+        self._wrong: dict[str, Changed] = {}  #: those that are not what was written, and are made anew
+        self.created: list[str] = []  #: paths of those that this run has made
+        self.said: list[str] = []  #: what was done with files that are made anew
         self._behind: dict[str, Projection] = {}  #: those of which something is not on the disk
         self._unstored: dict[str, Projection] = {}  #: those whose mark the journal does not have yet
         self.halted = False
 
     # -- when a journal is opened -------------------------------------------------------------------------------
 
-    def check(self, store: Store) -> None:
-        """Refuse files that are not what earlier runs wrote, or that this one could not write. Changes nothing. Raises
-        `JournalError` and `SinkError`."""
+    def check(self, store: Store, *, accept: bool = False) -> None:
+        """Refuse files that are not what earlier runs wrote, unless that is to `accept`, or that this one could not
+        write, and lock those that are there. Changes nothing. Raises `JournalError` and `SinkError`."""
         marks = dict(marks_of(store))
         for outlet in self._outlets.values():
             outlet.refuse(ours=any(name.partition("/")[0] == outlet.name for name in marks))
+            self._claim(outlet)
         for name, mark in marks.items():
             outlet, target = self._place(name)
-            with closing(outlet.lines(store, target, 0)) as lines:
-                compare(outlet.file(target), mark, lines)
+            path = outlet.file(target)
+            if target:
+                self._try_lock(path)
+            try:
+                with closing(outlet.lines(store, target, 0)) as lines:
+                    compare(path, mark, lines)
+            except Changed as error:
+                if not accept:
+                    raise
+                self._wrong[name] = error
+            if os.path.lexists(path):
+                self._there[name] = os.path.getsize(path)
 
-    def restore(self, store: Store, *, anew: bool = False) -> None:
-        """Bring every file to what the journal says: cut back to its mark and made up; or, with `anew` or where lines
-        were taken back, made anew. Raises `OSError`."""
+    def restore(self, store: Store) -> None:
+        """Bring every file to what the journal says: cut back to its mark and made up; or, where lines were taken back
+        or it is not what was written, made anew. Raises `OSError`."""
         for name, mark in marks_of(store):
             projection = self._add(name, mark)
-            if anew or mark.number == STALE:
-                outlet, target = self._place(name)
-                projection.become(rebuild(projection, outlet.lines(store, target, 0), self._probe))
-                self._unstored[name] = projection
+            if name in self._wrong or mark.is_stale:
+                self._make_anew(store, projection)
             elif os.path.lexists(projection.path) and os.path.getsize(projection.path) > mark.size:
                 self._opened(projection)
         output = self._outlets.get(OUTPUT)
@@ -127,10 +144,14 @@ class Files:
         self._unstored.clear()
 
     def close(self) -> None:
-        """Close all files."""
-        for projection in self._open.values():
+        """Close all files; others may have them now."""
+        for projection in self._known.values():
             projection.close()
         self._open.clear()
+        while self._claimed:
+            os.close(self._claimed.popitem()[1])
+        while self._locks:
+            unlock_names(self._locks.pop())
 
     # -- one file -----------------------------------------------------------------------------------------------
 
@@ -153,30 +174,104 @@ class Files:
             self._open.popitem(last=False)[1].close()
         if name not in self._unopened:
             projection.open()
-        elif os.path.lexists(projection.path):
+        elif name in self._there:
+            projection.size = self._there[name]
             projection.cut_back()
         else:
             projection.create()
+            self.created.append(projection.path)
         self._unopened.discard(name)
         self._open[name] = projection
         return projection
 
     def _begin(self, name: str) -> None:
-        """Know a file from now on; nothing is done to what is there, but that its last line is ended."""
+        """Know a file from now on, and have it for this run alone if it is there: its last line is ended, or it is
+        emptied."""
         outlet, target = self._place(name)
         path = outlet.file(target)
         if target:
             _make_directories(Path(path).parent)
         outlet.refuse_file(path)
-        mark = _before(path) if outlet.mode == "append" and os.path.lexists(path) else Mark()
-        self._unstored[name] = self._add(name, mark)
+        there = os.path.lexists(path)
+        projection = self._unstored[name] = self._add(name, Mark())
+        if there:
+            projection.take(empty=outlet.mode != "append")
+            projection.become(_before(path) if outlet.mode == "append" else Mark())
+            self._there[name] = projection.size
 
     def _add(self, name: str, mark: Mark) -> Projection:
         outlet, target = self._place(name)
         path = outlet.file(target)
-        projection = self._known[name] = Projection(name, path, mark, self._probe, private=outlet.private)
+        fd = self._claimed.pop(path, None)
+        projection = Projection(name, path, mark, self._probe, fd, private=outlet.private)
+        self._known[name] = projection
         self._unopened.add(name)
         return projection
+
+    def _claim(self, outlet: Outlet) -> None:
+        """Have an output that is there for this run alone; several files as one."""
+        if outlet.names.varies:
+            try:
+                held = lock_names(outlet.names)
+            except OutputLocked:
+                raise
+            except OSError as error:
+                raise SinkError(told(outlet.names.path, error)) from None
+            self._locks += () if held is None else (held,)
+        else:
+            path = outlet.file("")
+            fd = self._try_lock(path, keep=True) if os.path.isfile(path) else None
+            if fd is not None:
+                self._claimed[path] = fd
+
+    def _try_lock(self, path: str, *, keep: bool = False) -> int | None:
+        """Lock a file, and unless it is to be kept only to see that nobody writes to it."""
+        try:
+            fd = open_alone(path, FLAGS)
+        except OutputLocked:
+            raise
+        except OSError:  # whoever reads or writes it says why
+            return None
+        if keep:
+            return fd
+        os.close(fd)
+        return None
+
+    def _make_anew(self, store: Store, projection: Projection) -> None:
+        """Write a file again. What is lost by that is kept beside it before."""
+        name, path, mark = projection.name, projection.path, projection.mark
+        outlet, target = self._place(name)
+        wrong = self._wrong.get(name)
+        if os.path.lexists(path):
+            if wrong is not None:
+                mark = mark if begins_as_before(path, mark) else Mark()
+                self.said.append(f"{wrong.what}; it is kept as {keep(path, EDITED, self._probe)} and written anew")
+            elif mark.number == OUTDATED and self._would_lose(store, projection):
+                kept = keep(path, OLD, self._probe)
+                self.said.append(f"{path}: is kept as {kept}, because records in it are made again")
+        elif wrong is not None:
+            mark = Mark()
+            self.said.append(f"{wrong.what}; it is written anew")
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        if wrong is not None:  # whoever dies from here on leaves a file that is to be made anew
+            projection.mark = mark._replace(number=STALE)
+            store.change(projection.mark.row(name))
+        projection.become(rebuild(projection, outlet.lines(store, target, 0), self._probe))
+        self._there[name] = projection.size
+        self._unstored[name] = projection
+        if target:
+            projection.close()
+
+    def _would_lose(self, store: Store, projection: Projection) -> bool:
+        """Whether there is something in a file that will not be in the new one."""
+        outlet, target = self._place(projection.name)
+        mark = projection.mark
+        try:
+            with closing(outlet.lines(store, target, 0)) as lines:
+                compare(projection.path, Mark(mark.base, 0, b"", mark.base, mark.before), lines)
+        except Changed:
+            return True
+        return False
 
     def _place(self, name: str) -> tuple[Outlet, str]:
         kind, _, target = name.partition("/")

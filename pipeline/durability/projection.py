@@ -18,6 +18,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from pipeline.core.exclusive import open_alone
 from pipeline.durability.schema import PROJECTION, Row, crc
 from pipeline.durability.store import Probe, silent, sync_directory
 
@@ -26,15 +27,21 @@ MUCH: Final = 1 << 20  #: bytes after which it is synced
 TAIL: Final = 4096  #: bytes before the mark by which a file is known again
 PACKED: Final = ".gz"
 STALE: Final = -1  #: number of a mark whose file has to be made anew, because lines in it were taken back
+OUTDATED: Final = -2  #: the same, and what is there now is kept beside it, because answers were taken back
 TAKEN: Final = "taken"  #: the mark of how far records were taken by the consumer
 
-#: Says that lines were taken back, in the transaction that does it: what was made of them is made anew.
-TAKEN_BACK: Final = (
-    f"UPDATE projection SET number = {STALE}, crc = {crc('projection', number=str(STALE))} WHERE name <> '{TAKEN}'",
-    (),
-)
 
-_FLAGS: Final = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+def _said(number: int, where: str) -> tuple[str, tuple[()]]:
+    return f"UPDATE projection SET number = {number}, crc = {crc('projection', number=str(number))} WHERE {where}", ()
+
+
+#: Says that lines were taken back, in the transaction that does it: what was made of them is made anew.
+TAKEN_BACK: Final = _said(STALE, f"name <> '{TAKEN}' AND number <> {OUTDATED}")
+
+#: The same for lines that had answers: the output that has them is kept. Dead letters are none.
+ANSWERS_TAKEN_BACK: Final = _said(OUTDATED, f"name NOT IN ('{TAKEN}', 'errors')")
+
+FLAGS: Final = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Mark(NamedTuple):
@@ -50,11 +57,18 @@ class Mark(NamedTuple):
         """What writes it into the journal."""
         return Row(PROJECTION, (name, *self))
 
+    @property
+    def is_stale(self) -> bool:
+        """Whether the file has to be made anew."""
+        return self.number < 0
+
 
 class Projection:
     """What can change: the file, which is open or not, the mark, and what was appended since."""
 
-    def __init__(self, name: str, path: str, mark: Mark, probe: Probe, *, private: bool = False) -> None:
+    def __init__(
+        self, name: str, path: str, mark: Mark, probe: Probe, fd: int | None = None, *, private: bool = False
+    ) -> None:
         self.name = name
         self.path = path
         self.mark = mark
@@ -65,32 +79,48 @@ class Projection:
         self._probe = probe
         self._held = bytearray()  #: of a packed file: what waits to be packed
         self.permissions = 0o600 if private else 0o644  #: of a file that is made
-        self._fd: int | None = None
+        self._fd = fd
         self._synced_at = time.monotonic()
 
     # -- opening ------------------------------------------------------------------------------------------------
-
-    @property
-    def is_open(self) -> bool:
-        return self._fd is not None
 
     def create(self) -> None:
         """Make the file, and have its name on the disk. Raises `OSError` if there is one."""
         with self._named():
             self._at("create")
-            self._fd = os.open(self.path, _FLAGS | os.O_CREAT | os.O_EXCL, self.permissions)
+            self._fd = open_alone(self.path, FLAGS | os.O_CREAT | os.O_EXCL, self.permissions)
             self._at("created")
         self.settle_name()
 
     def open(self) -> int:
-        """The descriptor of the file, which is there."""
+        """The descriptor of the file, which is there. Raises `OutputLocked` when another run has it, and `OSError` if
+        somebody else has written to it while it was closed."""
         if self._fd is None:
             with self._named():
-                self._fd = os.open(self.path, _FLAGS)
+                self._fd = open_alone(self.path, FLAGS)
+                if os.fstat(self._fd).st_size != self.size:
+                    raise OSError(errno.EBUSY, "somebody else has written to it")
         return self._fd
 
+    def take(self, *, empty: bool) -> None:
+        """Open what is there before the run, and have it `empty` if that is meant, before a mark says that it is."""
+        with self._named():
+            self.size = os.path.getsize(self.path)
+            fd = self.open()
+            if empty:
+                self._at("truncate")
+                os.ftruncate(fd, 0)
+                os.fsync(fd)
+                self._at("truncated")
+                self.size = 0
+
+    def adopt(self, fd: int) -> None:
+        """A new file has the name, `fd` is open on it and locked."""
+        self.close()
+        self._fd = fd
+
     def cut_back(self) -> None:
-        """Open it, and cut off what is behind the mark."""
+        """Open it, and cut off what is behind the mark. `size` is what was there when that was compared."""
         with self._named():
             fd = self.open()
             if os.fstat(fd).st_size > self.mark.size:

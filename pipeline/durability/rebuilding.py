@@ -8,24 +8,22 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Final
 
+from pipeline.core.exclusive import lock
 from pipeline.durability.output import Line
-from pipeline.durability.projection import Mark, Projection, final, tail_of
+from pipeline.durability.projection import FLAGS, Mark, Projection, final, tail_of
 from pipeline.durability.store import Probe, sync_directory
 
 BLOCK: Final = 1 << 18  #: bytes copied, and packed, at a time
 
 
 def rebuild(projection: Projection, lines: Iterable[Line], probe: Probe) -> Mark:
-    """Write the file again, after what was there before the run. At no time is it neither the old nor the new one.
-    Raises `OSError`."""
+    """Write the file again, after what was there before the run. At no time is it neither the old nor the new one,
+    and at no time can another run have it: the new one is locked before it has the name. Raises `OSError`."""
     path = Path(projection.path)
     fresh = path.with_name(f".{path.name}.new")
     base, number = projection.mark.base, 0
     try:
-        with open(
-            os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, projection.permissions),
-            "r+b",
-        ) as new:
+        with open(os.open(fresh, FLAGS | os.O_CREAT | os.O_TRUNC, projection.permissions), "r+b") as new:
             if path.exists():
                 os.fchmod(new.fileno(), path.stat().st_mode & 0o777)
                 with path.open("rb") as old:
@@ -39,8 +37,10 @@ def rebuild(projection: Projection, lines: Iterable[Line], probe: Probe) -> Mark
                 os.fsync(new.fileno())
             size = new.tell()
             tail = tail_of(new.fileno(), size)
-        probe("rebuild:rename")
-        os.replace(fresh, path)
+            lock(new.fileno(), str(path))
+            probe("rebuild:rename")
+            os.replace(fresh, path)
+            projection.adopt(os.dup(new.fileno()))
         probe("rebuild:renamed")
         with final():
             sync_directory(path.parent)

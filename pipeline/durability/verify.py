@@ -14,11 +14,12 @@ from typing import Final, cast
 from pipeline.core.codec import decode
 from pipeline.core.errors import JournalError
 from pipeline.core.record import STATUSES
+from pipeline.core.recovered import left_over
 from pipeline.core.targets import Names
-from pipeline.durability.comparing import compare
+from pipeline.durability.comparing import Changed, compare
 from pipeline.durability.files import marks_of
 from pipeline.durability.output import ERRORS, OUTPUT, Outlet
-from pipeline.durability.projection import STALE, Mark
+from pipeline.durability.projection import Mark
 from pipeline.durability.store import Store
 
 MOST_TOLD: Final = 10  #: examples of one fault
@@ -34,7 +35,7 @@ class FileProof:
     bytes: int  #: that are known to be on the disk
     lines: int  #: of the journal in those
     to_come: int  #: lines that a resume will append
-    more: int = 0  #: bytes that are there beyond, which a resume will cut off
+    more: int = 0  #: bytes that are there beyond: a resume cuts its own off, and refuses others
 
     def __str__(self) -> str:
         said = f"{self.path}: {self.lines:,} lines, {self.bytes:,} bytes, as written"
@@ -53,6 +54,7 @@ class Proof:
     lines_of_open: int  #: of roots that have left some of their records
     in_batches: int  #: settled roots whose record is one of several roots
     begun: int  #: attempts that have no end in the journal
+    left: int = 0  #: finished roots that the input did not have any more when it was last compared
     files: tuple[FileProof, ...] = ()
     problems: tuple[str, ...] = ()
 
@@ -71,6 +73,7 @@ class Proof:
             said.append(f"       {self.in_batches:,} settled roots have theirs together with others")
         if self.begun:
             said.append(f"attempts: {self.begun:,} have no end in the journal; they may have been paid")
+        said += [left_over(self.left)] if self.left else []
         said += [str(file) for file in self.files]
         said += [f"WRONG: {problem}" for problem in self.problems]
         return "\n".join([*said, "every law holds" if self.holds else "the run does not balance"])
@@ -101,6 +104,7 @@ def verify(path: Path, errors: Path) -> Proof:
             of_open,
             shared,
             _one(store, "SELECT count(*) FROM attempt WHERE usage IS NULL"),
+            _left(store),
             files,
             (*_broken(store), *alone, *changed),
         )
@@ -120,6 +124,14 @@ _LAWS: Final = {
         "SELECT id, root FROM line WHERE (status = 'failed') <> (dead IS NOT NULL)"
     ),
 }
+
+
+def _left(store: Store) -> int:
+    """How many finished roots the input had no more when a change of it was last accepted."""
+    query = "SELECT value FROM event WHERE what = 'input changed' ORDER BY id DESC LIMIT 1"
+    for (value,) in store.read(query):
+        return cast("Mapping[str, int]", decode(cast(str, value).encode())).get("left", 0)
+    return 0
 
 
 def _broken(store: Store) -> Iterator[str]:
@@ -156,13 +168,19 @@ def _inputs(store: Store) -> Iterator[str]:
             yield from cast("Mapping[str, list[str]]", decode(cast(bytes, line))).get("inputs", ())
 
 
+def refuse_changed_files(path: Path, errors: Path) -> None:
+    """Raise `JournalError` if a file that is made of the journal at `path` is gone, or not what was written. What
+    others have written behind that is nobody's concern, because nothing more comes."""
+    with Store.looking(path) as store:
+        outlets = _outlets(store, errors)
+        for name, mark in marks_of(store):
+            kind, _, target = name.partition("/")
+            _file(store, outlets[kind], target, mark)
+
+
 def _files(store: Store, errors: Path) -> tuple[tuple[FileProof, ...], list[str]]:
     """Each file that is what was written, and what is wrong with the others."""
-    said = {cast(str, key): cast(str, value) for key, value in store.read("SELECT key, value FROM meta")}
-    outlets = {
-        OUTPUT: Outlet(OUTPUT, Names(said.get(OUTPUT, "")), "append", ()),
-        ERRORS: Outlet(ERRORS, Names(said.get(ERRORS) or str(errors), plain=True), "append", ()),
-    }
+    outlets = _outlets(store, errors)
     found: list[FileProof] = []
     wrong: list[str] = []
     for name, mark in marks_of(store):
@@ -170,19 +188,28 @@ def _files(store: Store, errors: Path) -> tuple[tuple[FileProof, ...], list[str]
         try:
             found.append(_file(store, outlets[kind], target, mark))
         except JournalError as error:
-            wrong.append(str(error).replace("; nothing was called", ""))
+            wrong.append(error.what if isinstance(error, Changed) else str(error))
     return tuple(found), wrong
+
+
+def _outlets(store: Store, errors: Path) -> Mapping[str, Outlet]:
+    """The outputs that a journal says that it has."""
+    said = {cast(str, key): cast(str, value) for key, value in store.read("SELECT key, value FROM meta")}
+    return {
+        OUTPUT: Outlet(OUTPUT, Names(said.get(OUTPUT, "")), "append", ()),
+        ERRORS: Outlet(ERRORS, Names(said.get(ERRORS) or str(errors), plain=True), "append", ()),
+    }
 
 
 def _file(store: Store, outlet: Outlet, target: str, mark: Mark) -> FileProof:
     path = outlet.file(target)
     with closing(outlet.lines(store, target, 0)) as lines:
-        compare(path, mark, lines)
+        compare(path, mark, lines, behind=False)
     there = to_come = 0
     for line in outlet.lines(store, target, 0):
         there, to_come = (there + 1, to_come) if line.number <= mark.number else (there, to_come + 1)
     size = Path(path).stat().st_size if Path(path).exists() else 0
-    if mark.number == STALE:  # all of it will be made anew
+    if mark.is_stale:  # all of it will be made anew
         return FileProof(path, 0, 0, to_come)
     return FileProof(path, mark.size, there, to_come, max(0, size - mark.size))
 

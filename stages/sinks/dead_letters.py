@@ -10,6 +10,7 @@ from pipeline.core.dead_letter import dead_letter
 from pipeline.core.ports import Resource, Sink
 from pipeline.core.record import Record
 from pipeline.core.refusals import Mode
+from stages.sinks.lines import OpenSink
 from stages.sinks.opening import open_output
 from stages.sinks.output import Output, StreamOutput
 from stages.sinks.packed import PackedOutput
@@ -34,6 +35,9 @@ class DeadLetters:
             letters = open_output(self.path, self.mode, self.inputs)
             try:
                 yield OpenDeadLetters(records, letters)
+            except BaseException:
+                letters.remove_if_empty()
+                raise
             finally:
                 await letters.aclose()
 
@@ -50,3 +54,9 @@ class OpenDeadLetters:
         await self.records.write(record)
         if record.status == "failed":
             await self.letters.write(dead_letter(record))
+
+    def remove_if_empty(self) -> None:
+        """Take files away that were made for this run and have nothing in them."""
+        self.letters.remove_if_empty()
+        if isinstance(self.records, (OpenSink, OpenDeadLetters)):
+            self.records.remove_if_empty()

@@ -43,6 +43,10 @@ class OpenSink:
         """Write text that need not be a line: a piece of an output that comes bit by bit. Raises as `write` does."""
         await (await self._outputs.of(None)).write(piece.encode("utf-8", "backslashreplace"))
 
+    def remove_if_empty(self) -> None:
+        """Take the file away if it was made for this run and nothing is in it."""
+        self._outputs.remove_if_empty()
+
     @property
     def lines(self) -> int:
         """Lines written."""
@@ -151,6 +155,9 @@ async def _opened(sink: JsonlSink | RawSink) -> AsyncGenerator[OpenSink, None]:
     out = outputs(os.fspath(sink.path), sink.mode, sink.inputs, sink.label)
     try:
         yield OpenSink(out, sink.render)
+    except BaseException:
+        out.remove_if_empty()
+        raise
     finally:
         await out.aclose()
 

@@ -7,7 +7,8 @@ import stat
 import sys
 from collections.abc import Iterable
 
-from pipeline.core.errors import SinkError, WriteError
+from pipeline.core.errors import OutputLocked, SinkError, WriteError
+from pipeline.core.exclusive import open_alone
 from pipeline.core.refusals import Mode, end_last_line, refuse, refuse_input, status, told
 from stages.sinks.output import Output, StreamOutput
 from stages.sinks.packed import SUFFIX, PackedOutput
@@ -19,20 +20,25 @@ def open_output(
     path: str, mode: Mode, inputs: Iterable[str], *, follow: bool = True
 ) -> Output | PackedOutput | StreamOutput:
     """Return an open output, compressed if its name ends in `.gz`. `path` `-` is stdout; `inputs` are the files that it
-    must not be; without `follow` it must be no link. Raises `SinkError`."""
+    must not be; without `follow` it must be no link. Raises `SinkError`, `OutputLocked`
+    when another run writes to it; then it is as it was."""
     if path == STDOUT:
         return _open_stdout(inputs)
     try:
         existing = status(path)
         if existing is not None:
             refuse(path, existing, mode, inputs)
-        fd = os.open(path, _flags(existing, mode) | (0 if follow else os.O_NOFOLLOW), 0o644)
+        fd = open_alone(path, _flags(existing, mode) | (0 if follow else os.O_NOFOLLOW))
+    except OutputLocked:
+        raise
     except OSError as error:
         raise SinkError(told(path, error)) from None
     packed = path.endswith(SUFFIX)
     if existing is not None and mode == "append" and stat.S_ISREG(existing.st_mode) and not packed:
         end_last_line(fd, path)
     output = Output(fd, path, owned=True)
+    if existing is None and mode == "create":
+        output.created = path
     return PackedOutput(output) if packed else output
 
 

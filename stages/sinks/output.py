@@ -11,6 +11,7 @@ import os
 import select
 import stat
 import sys
+from contextlib import suppress
 from typing import TextIO
 
 from anyio import ResourceGuard, move_on_after, wait_writable
@@ -47,6 +48,7 @@ class Output:
         self._guard = ResourceGuard("writing to")
         self._rest = memoryview(b"")
         self._since_turn = 0
+        self.created: str | None = None  #: the path of a file that is ours to remove while nothing is in it
 
     async def write(self, line: bytes) -> None:
         """Write `line`. It has been taken by the system when this returns. One writer at a time.
@@ -78,6 +80,12 @@ class Output:
         finally:
             if self._owned:
                 self._close()
+
+    def remove_if_empty(self) -> None:
+        """Take a file away that was made for this run and has nothing in it."""
+        with suppress(OSError):
+            if self.created is not None and os.fstat(self._fd).st_size == 0:
+                os.unlink(self.created)
 
     def _close(self) -> None:
         try:
@@ -149,6 +157,9 @@ class StreamOutput:
         await checkpoint()
         self._stream.write(line.decode())
         self._stream.flush()
+
+    def remove_if_empty(self) -> None:
+        """There is no file."""
 
     async def aclose(self) -> None:
         """Leave the stream open, it is not ours."""

@@ -39,6 +39,11 @@ class PackedOutput:
         finally:
             await self._output.aclose()
 
+    def remove_if_empty(self) -> None:
+        """Take a file away that was made for this run and has nothing in it, and will have nothing."""
+        if not self._held:
+            self._output.remove_if_empty()
+
     async def _pack(self) -> None:
         member = gzip.compress(bytes(self._held), mtime=0)
         await self._output.write(member)

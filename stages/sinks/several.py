@@ -6,7 +6,8 @@ import os
 from collections import OrderedDict
 from typing import Final, TypeAlias
 
-from pipeline.core.errors import Problem, SinkError
+from pipeline.core.errors import OutputLocked, Problem, SinkError
+from pipeline.core.exclusive import lock_names, unlock_names
 from pipeline.core.record import Record
 from pipeline.core.refusals import Mode, refuse, status, told
 from pipeline.core.targets import Names
@@ -28,12 +29,16 @@ class One:
     async def of(self, record: Record | None) -> AnyOutput:
         return self._output
 
+    def remove_if_empty(self) -> None:
+        self._output.remove_if_empty()
+
     async def aclose(self) -> None:
         await self._output.aclose()
 
 
 class Several:
-    """What can change: which files have been opened, and which of them are open."""
+    """What can change: which files have been opened, and which of them are open. All are locked as one for the length
+    of the run, each of them while it is open."""
 
     def __init__(self, names: Names, mode: Mode, inputs: tuple[str, ...]) -> None:
         self._names = names
@@ -48,6 +53,9 @@ class Several:
                     refuse(path, found, mode, inputs)
             if not os.path.isdir(names.base):
                 raise FileNotFoundError
+            self._lock = lock_names(names)
+        except OutputLocked:
+            raise
         except OSError as error:
             raise SinkError(told(names.path, error)) from None
 
@@ -69,6 +77,9 @@ class Several:
         self._begun.add(target)
         return output
 
+    def remove_if_empty(self) -> None:
+        """None is made before there is a record for it."""
+
     async def aclose(self) -> None:
         """Close all. Raises the first error, when the others are closed."""
         failed: Exception | None = None
@@ -78,6 +89,8 @@ class Several:
             except Exception as error:
                 failed = failed or error
         self._open.clear()
+        unlock_names(self._lock)
+        self._lock = None
         if failed is not None:
             raise failed
 
