@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import floor, log10
 from typing import Final
 
@@ -130,19 +130,33 @@ def paid(now: Statistics) -> list[str]:
     return [f"budget: {purse}" for purse in now.budgets]
 
 
-def closing(verb: str, now: Statistics, seconds: float, *, kept: bool = False) -> str:
-    """The last line: counts, time, tokens and money. Of a run that is kept, what was cut short is only unfinished."""
+def closing(
+    verb: str, now: Statistics, seconds: float, *, kept: bool = False, earlier: Mapping[str, int] | None = None
+) -> str:
+    """The last line: counts, time, tokens and money. Of a run that is kept, what was cut short is only unfinished; of
+    one that was gone on with, the counts of the whole of it too."""
     words = {"cancelled": "unfinished"} if kept else {}
-    settled = [f"{count:,} {words.get(status, status)}" for status, count in now.window.settled.items() if count]
-    parts = [", ".join(settled) or "0 records", f"{seconds:.1f} s"]
+
+    def counted(counts: Iterable[tuple[str, int]]) -> str:
+        return ", ".join(f"{count:,} {words.get(status, status)}" for status, count in counts if count)
+
+    parts = [counted(now.window.settled.items()) or "0 records", f"{seconds:.1f} s"]
     if now.usage.requests:
         parts += [_tokens(now.usage), _money(now)]
+    if earlier:
+        whole = [(status, count + earlier.get(status, 0)) for status, count in now.window.settled.items()]
+        parts.append(f"whole run: {counted(whole)}")
     return f"{verb}: {' · '.join(parts)}"
 
 
 def verdict(now: Statistics, earlier: Mapping[str, int] | None = None) -> int:
     """The exit code of a run that came to its end, with what it had settled before it was gone on with."""
-    settled = Counter(now.window.settled) + Counter(earlier or {})
+    return settled_code(Counter(now.window.settled) + Counter(earlier or {}))
+
+
+def settled_code(counts: Mapping[str, int]) -> int:
+    """The exit code for roots that settled so."""
+    settled = Counter(counts)
     if not settled["failed"]:
         return OK
     return REFUSED if settled["failed"] == settled.total() else SOME_FAILED

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 from pipeline.core.errors import PipelineError
 from pipeline.core.ports import Resource, Sink, Source
@@ -37,6 +37,15 @@ def _installed(group: str, name: str) -> Callable[..., object]:
     for point in entry_points(group=group, name=name):
         return cast("Callable[..., object]", point.load())
     raise PipelineError(f"the installation lacks {name!r} (entry points of the group {group}); install penstock again")
+
+
+@runtime_checkable
+class Removable(Protocol):
+    """An open sink that may have made a file that nobody needs."""
+
+    def remove_if_empty(self) -> None:
+        """Take it away if nothing is in it."""
+        ...
 
 
 class Renders(Protocol):
@@ -128,6 +137,7 @@ class Begun:
 
     records: Watched
     source: Source
+    accepts: bool = False  #: whatever comes from stdin
 
     def open(self) -> AbstractAsyncContextManager[Watched]:
         """Give what is open; whoever opened it closes it."""
@@ -139,7 +149,10 @@ class Begun:
 
     def differences(self, before: Sequence[Progress]) -> Sequence[str]:
         """Satisfies `progress.Rereadable`."""
-        return self.source.differences(before) if isinstance(self.source, Rereadable) else ()
+        if not isinstance(self.source, Rereadable):
+            return ()
+        piped = [each.name for each in before if each.name == "-"] if self.accepts else []
+        return (*self.source.differences(before), *("stdin: is taken as it comes" for _ in piped))
 
     def again(self) -> Source | None:
         """Satisfies `progress.Rereadable`."""
@@ -152,6 +165,7 @@ class Heard:
 
     inner: Resource[Sink]
     hear: Callable[[Record], None]
+    unused: Callable[[], bool] = lambda: False  #: whether the run ends before there was anything to write
 
     def open(self) -> AbstractAsyncContextManager[OpenHeard]:
         """Open the sink behind it."""
@@ -161,6 +175,8 @@ class Heard:
     async def _open(self) -> AsyncGenerator[OpenHeard]:
         async with self.inner.open() as out:
             yield OpenHeard(out, self.hear)
+            if self.unused() and isinstance(out, Removable):
+                out.remove_if_empty()
 
 
 @dataclass(frozen=True, slots=True)

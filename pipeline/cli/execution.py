@@ -21,8 +21,8 @@ from pipeline.cli.alarms import Alarms
 from pipeline.cli.closing import UNREAD, Failures, abandoned, closing, dropped, opening, paid, remarked, verdict
 from pipeline.cli.collector import seldom_collected
 from pipeline.cli.descriptors import raise_limit
-from pipeline.cli.ends import Begun, Heard, Nothing, Watched
-from pipeline.cli.exits import BROKEN, OK, OUTPUT_CLOSED, REFUSED, SOME_FAILED, STOPPED, code_of, told
+from pipeline.cli.ends import Begun, Heard, Watched
+from pipeline.cli.exits import BROKEN, OK, OUTPUT_CLOSED, REFUSED, SOME_FAILED, STOPPED, code_of, members, told
 from pipeline.cli.interrupts import GRACE, Interrupts, watch_reader
 from pipeline.cli.kept import Kept, ending_of
 from pipeline.cli.pieces import Pieces
@@ -123,12 +123,14 @@ class _Execution:
         job = self.job
         async with AsyncExitStack() as stack:
             records, inner = await stack.enter_async_context(job.source.open()), job.sink
+            if job.kept is not None and job.kept.takes_all(job.source):
+                records = await job.kept.proved(records)
             if self.pieces is not None:
                 records, inner = await only(records), self.pieces.before(inner)
-            told = None if job.kept is None or isinstance(job.source, Nothing) else job.kept.input_has_ended
+            told = None if job.kept is None or not job.kept.takes_all(job.source) else job.kept.input_has_ended
             self.records = Watched(records, told)
-            sink = Heard(inner, self._hear)
-            source = Begun(self.records, job.source)
+            sink = Heard(inner, self._hear, self._unused)
+            source = Begun(self.records, job.source, job.kept is not None and job.kept.journal.accept_changes)
             await job.pipeline.run(source, sink, watch=self._started, on_event=self._event, journal=job.kept)
 
     async def _keep_deadline(self, seconds: float) -> None:
@@ -160,6 +162,11 @@ class _Execution:
         if said is not None:
             self.voice.detail(said)
 
+    def _unused(self) -> bool:
+        """Whether the run was ended before its first record came."""
+        now = self._look()
+        return now is not None and not now.window.admitted and self.records is not None and not self.records.ended
+
     def _reader_left(self) -> None:
         if self._work_is_left() and self.interrupts is not None:
             self.reader_left = True
@@ -190,9 +197,11 @@ class _Execution:
 
     def finish(self, error: BaseException | None) -> int:
         """Say how it ended and return the exit code."""
-        code = self._code(error)
+        code, error = self._code(error), self._counting(error)
         for text in told(error) if error is not None else ():
             self.voice.error(text)
+        if error is not None and self.run is None:
+            self._tell_whose(error)
         now = self._look()
         if now is not None:
             if not now.window.admitted and error is None and code == OK and not self.none_wanted:
@@ -202,10 +211,20 @@ class _Execution:
                 self.voice.note(line)
             to_its_end = error is None and code in (OK, SOME_FAILED, REFUSED)
             verb, took = "done" if to_its_end else "stopped", time.monotonic() - self.began
-            line = closing(verb, now, took, kept=self.job.kept is not None)
+            kept = self.job.kept
+            line = closing(verb, now, took, kept=kept is not None, earlier=None if kept is None else kept.earlier)
             self.voice.note(f"{line} · {UNREAD}" if self._stopped_early() else line)
+            self._said_of_earlier(code)
         self._leave(code, now, whole=error is None and self._came_to_its_end(now))
         return code
+
+    def _tell_whose(self, error: BaseException) -> None:
+        """Say which run has an output that is there already."""
+        from pipeline.cli.whose import whose  # a run that begins has no need of it
+
+        said = whose(self.job.output, error)
+        if said is not None:
+            self.voice.error(said)
 
     def _failed(self) -> list[str]:
         """What failed, where that is in full, and how it is tried once more."""
@@ -215,11 +234,20 @@ class _Execution:
             first = f"{first} → {kept.dead}; once more: {kept.command(only_failed=True)}"
         return [first, *rest] if first else []
 
+    def _said_of_earlier(self, code: int) -> None:
+        """Say that the exit code is not about this run of the command alone."""
+        kept = self.job.kept
+        failed = 0 if kept is None else kept.earlier.get("failed", 0)
+        if kept is not None and failed and code != OUTPUT_CLOSED:
+            self.voice.note(f"{failed:,} failed earlier: {kept.command(only_failed=True)}")
+
     def _leave(self, code: int, now: Statistics | None, *, whole: bool) -> None:
         """Say how one goes on, last of all, and leave nothing of a run that has not begun."""
         kept = self.job.kept
         if kept is not None and kept.fresh and (now is None or not now.window.admitted) and kept.forget():
             kept.opened = False
+            if code != OK:
+                kept.take_outputs_away()
         after = aftermath(kept, code, now, whole=whole)
         if after.command is not None:
             say = self.voice.note if code == OUTPUT_CLOSED else self.voice.error
@@ -245,7 +273,16 @@ class _Execution:
         by_rule = self.run is not None and self.run.stopped is not None
         return by_rule and self.records is not None and not self.records.ended
 
+    def _counting(self, error: BaseException | None) -> BaseException | None:
+        """The error, unless it is that of a rule that stopped the run when nothing was left to do."""
+        stopped = None if self.run is None else self.run.stopped
+        if error is None or stopped is None or stopped.cause_kind == "refused":
+            return error
+        late = all(each is stopped for each in members(error)) and self._came_to_its_end(self._look())
+        return None if late else error
+
     def _code(self, error: BaseException | None) -> int:
+        error = self._counting(error)
         if error is not None and not (self.reader_left and code_of(error) != BROKEN):
             return code_of(error)
         if self.reader_left:
@@ -256,10 +293,11 @@ class _Execution:
             return asked or 0
         if asked is not None and (not self.records.ended or now.window.settled["cancelled"]):
             return asked
-        earlier = None if self.job.kept is None else self.job.kept.earlier
-        return (
-            STOPPED if self.job.kept is not None and self.run is not None and self.run.parked else verdict(now, earlier)
-        )
+        kept = self.job.kept
+        if kept is None:
+            return verdict(now)
+        parked = self.run is not None and self.run.parked
+        return STOPPED if parked or kept.leaves else verdict(now, kept.earlier)
 
 
 async def _shown(show: Callable[[], Coroutine[object, object, None]]) -> None:

@@ -9,7 +9,9 @@ from pipeline.cli.terminated import TERMINATED, Terminated
 from pipeline.config.problems import ConfigError
 from pipeline.core.errors import (
     InvariantError,
+    JournalError,
     JournalLocked,
+    OutputLocked,
     PipelineError,
     RunStopped,
     SinkClosed,
@@ -24,10 +26,13 @@ STOPPED: Final = 3  #: by a rule of its own
 REFUSED: Final = 4  #: or could not start, or every item failed
 BROKEN: Final = 70  #: a bug of ours
 IO_ERROR: Final = 74
-LOCKED: Final = 75  #: another process runs with the journal
+LOCKED: Final = 75  #: another process runs with the journal, or writes to the output
 INVALID: Final = 78  #: the pipeline file
 INTERRUPTED: Final = 130
 OUTPUT_CLOSED: Final = 141
+
+#: the same flag as it is called in code, which is said beside it to those who have no command
+_IN_CODE: Final = " (accept_changes=True)"
 
 #: of several errors at once the worst decides
 _WORST_FIRST: Final = (BROKEN, IO_ERROR, LOCKED, INVALID, OUTPUT_CLOSED, REFUSED, STOPPED, TERMINATED, INTERRUPTED)
@@ -75,7 +80,7 @@ def _code(error: BaseException) -> int:
             return BROKEN
         case WriteError():
             return IO_ERROR
-        case JournalLocked():
+        case JournalLocked() | OutputLocked():
             return LOCKED
         case SourceError():
             return IO_ERROR if isinstance(error.__cause__, OSError) else REFUSED
@@ -99,6 +104,8 @@ def _text(error: BaseException) -> str:
             return str(error)
         case RunStopped():
             return f"stopped: {error.reason}"
+        case JournalError():
+            return f"error: {str(error).replace(_IN_CODE, '')}"
         case UsageError() | PipelineError() if not isinstance(error, InvariantError):
             return f"error: {error}"
         case OSError():

@@ -18,6 +18,7 @@ from pipeline.cli.voice import Voice
 from pipeline.config.adhoc import ad_hoc, short_schema
 from pipeline.core.budget import Budget
 from pipeline.core.codec import BadJson, decode
+from pipeline.core.ports import Source
 from pipeline.core.targets import label_key
 from pipeline.observe.progress import Progress
 
@@ -106,15 +107,6 @@ def job_of(given: Flags, document: Document, inputs: tuple[str, ...], voice: Voi
     stream = None
     if given.stream:
         stream = streamed(pipeline.stage, raw=given.raw, raw_field=given.raw_field, output=given.output)
-    source = ends.source(
-        paths=inputs,
-        format=given.input_format,
-        field=given.field,
-        id_field=given.id_field,
-        limit=given.limit,
-        notice=voice.note,
-        **given.reading,
-    )
     label = label_key(pipeline.stage)
     mode = "overwrite" if given.overwrite else "append" if given.append else "create"
     if given.raw or given.raw_field is not None:
@@ -124,7 +116,7 @@ def job_of(given: Flags, document: Document, inputs: tuple[str, ...], voice: Voi
     return Job(
         name=document.title if document.title != AD_HOC else given.model or "",
         pipeline=pipeline,
-        source=source,
+        source=source_of(given, inputs, voice),
         sink=sink,
         inputs=inputs,
         output=given.output,
@@ -134,6 +126,19 @@ def job_of(given: Flags, document: Document, inputs: tuple[str, ...], voice: Voi
         deadline=given.deadline,
         voice=voice,
         stream=stream,
+    )
+
+
+def source_of(given: Flags, inputs: tuple[str, ...], voice: Voice) -> Source:
+    """The input that the flags describe. Raises `DefinitionError`."""
+    return ends.source(
+        paths=inputs,
+        format=given.input_format,
+        field=given.field,
+        id_field=given.id_field,
+        limit=given.limit,
+        notice=voice.note,
+        **given.reading,
     )
 
 

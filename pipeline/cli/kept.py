@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, cast
 
+from anyio import to_thread
+
+from pipeline.cli.ends import Nothing
 from pipeline.cli.following import next_command
 from pipeline.cli.store import forget
 from pipeline.core.codec import encode
 from pipeline.core.errors import JournalError
+from pipeline.core.exclusive import remove_if_empty
 from pipeline.core.pipeline import Pipeline
+from pipeline.core.record import Input
+from pipeline.core.visible import visible
 from pipeline.durability.journal import DEAD, FILE, LOCK, Journal
 from pipeline.durability.lock import locked
+from pipeline.durability.proving import proved, read_before
+from pipeline.durability.reopening import ONLY
 from pipeline.durability.schema import META, Row
 from pipeline.durability.session import Session
+from pipeline.durability.store import Store
+
+STDIN: Final = "-"
 
 # the keys of what is kept about a run
 GIVEN: Final = "given"
@@ -29,6 +40,9 @@ ENDED: Final = "ended"  #: how it ended last, by itself: a killed process writes
 
 
 _EARLIER: Final = "SELECT status, count(*) FROM settled GROUP BY status"
+_ASIDE: Final = f"SELECT count(*) FROM root WHERE seq NOT IN (SELECT root FROM settled) AND NOT (true{ONLY})"
+_ENDED: Final = f"SELECT 1 FROM meta WHERE key = '{INPUT}' AND value = '{ENDED}'"
+_READ: Final = "SELECT name FROM source WHERE NOT ended ORDER BY number"
 
 
 def now() -> str:
@@ -54,8 +68,10 @@ class Kept:
     made: bool = False  #: it was, by this process
     ours: bool = True  #: the directory too
     earlier: Mapping[str, int] = field(default_factory=dict[str, int])  #: roots that earlier runs settled, by status
+    aside: int = 0  #: open roots that are not run, because others were asked for
     opened: bool = False  #: the journal was, so that there is something to go on with
     input_ended: bool = False
+    created: Sequence[str] = ()  #: the paths of outputs that this run has made
     tell: Callable[[str], None] = field(default=lambda text: None, repr=False)  #: what was found of an earlier run
     #: how the run ends, asked when it does, with what it raised
     ending: Callable[[BaseException | None], str] = field(default=lambda error: "", repr=False)
@@ -72,10 +88,10 @@ class Kept:
             self.opened = True
             if session.recovered is not None:
                 self._write(ENDED, "")
-                found = await session.writer.ask(lambda: list(session.store.read(_EARLIER)))
-                self.earlier = {str(status): cast(int, count) for status, count in found}
-                for number, line in enumerate(session.recovered.lines):
-                    self.tell(line if number else f"run {self.run}: {line}")
+                unread = await session.writer.ask(lambda: self._look(session.store))
+                first, *rest = session.recovered.lines
+                for line in (f"run {self.run}: {first}{unread}", *rest):
+                    self.tell(line)
             try:
                 yield session
             except BaseException as error:
@@ -84,7 +100,36 @@ class Kept:
             else:
                 self._write(ENDED, self.ending(None))
             finally:
+                self.created = session.commits.created
                 self._session = None
+
+    def _look(self, store: Store) -> str:
+        """See what earlier runs have left; return what is said of input that they did not read."""
+        self.earlier = {str(status): cast(int, count) for status, count in store.read(_EARLIER)}
+        if self.journal.reopen.only_failed:
+            self.aside = cast(int, next(store.read(_ASIDE))[0])
+        if any(store.read(_ENDED)):
+            return ""
+        names = [str(name) for (name,) in store.read(_READ)]
+        rest = "the input" if not names else "stdin" if names[-1] == STDIN else names[-1]
+        return f", and the unread rest of {visible(rest)}"
+
+    async def proved(self, records: AsyncIterator[Input]) -> AsyncIterator[Input]:
+        """The records, once it is known that those from stdin are the same that earlier runs have read. Raises
+        `JournalError` if they are not, and changes are not accepted."""
+        if self.fresh or not self.piped or self.journal.accept_changes:
+            return records
+        before = await to_thread.run_sync(read_before, self.directory, STDIN)
+        return records if before is None else await proved(records, before, "stdin")
+
+    def takes_all(self, source: object) -> bool:
+        """Whether all that `source` has is run."""
+        return not isinstance(source, Nothing) and not self.journal.reopen.only_failed
+
+    @property
+    def leaves(self) -> bool:
+        """Whether something is left that this run was not to do, once it has come to its end."""
+        return self.aside > 0 or not self.input_ended
 
     def input_has_ended(self) -> None:
         """Write that all of the input was read: what is open is all that is left."""
@@ -122,6 +167,11 @@ class Kept:
                 return True
         except (JournalError, OSError):
             return False
+
+    def take_outputs_away(self) -> None:
+        """Of a run that is not kept: those that it has made, if nothing is in them."""
+        for path in self.created:
+            remove_if_empty(path)
 
     def _is_empty(self) -> bool:
         """Whether there is no journal, or the one that this process made, in which there is nothing. Under its lock."""

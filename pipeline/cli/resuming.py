@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.cli.closing import settled_code
 from pipeline.cli.ends import Nothing
 from pipeline.cli.execution import execute
 from pipeline.cli.exits import OK, UsageError
 from pipeline.cli.following import next_command
 from pipeline.cli.given import STDIN, Given
-from pipeline.cli.job import Document, job_of
+from pipeline.cli.job import Document, job_of, source_of
 from pipeline.cli.keeping import Again, resumed
 from pipeline.cli.kept import GIVEN
 from pipeline.cli.past import Past, free, newest_first, past
@@ -20,7 +21,10 @@ from pipeline.cli.store import Runs, usual
 from pipeline.cli.trust import is_own, permitted, refuse_foreign, would_do
 from pipeline.cli.voice import Voice
 from pipeline.core.errors import JournalError
-from pipeline.durability.overview import Overview
+from pipeline.core.progress import Rereadable
+from pipeline.durability.journal import DEAD, FILE
+from pipeline.durability.overview import Overview, inputs
+from pipeline.durability.verify import refuse_changed_files
 
 
 def go_on(
@@ -46,21 +50,41 @@ def go_on(
     own = is_own(found.directory, seen.about, runs)
     if not own and GIVEN in seen.about:
         _trusted(found, Given.decode(seen.about[GIVEN]), voice, trust=trust)
-    if found.state == "finished" and not (again.anything or stdin):
-        failed = f"; {seen.failed:,} failed: {next_command(found.run, only_failed=True)}" if seen.failed else ""
+    if found.state == "finished" and not (again.anything or stdin or _input_changed(found, seen, voice)):
+        refuse_changed_files(found.directory / FILE, found.directory / DEAD)
+        failed = f"; {seen.failed:,} failed earlier: {next_command(found.run, only_failed=True)}" if seen.failed else ""
         voice.note(f"nothing to do: run {found.run} is finished, {seen.done:,} records{failed}")
-        return OK
+        return settled_code(seen.settled)
     given = permitted(Given.decode(seen.about.get(GIVEN)).changed(operational), allow_import, own=own)
     _enter(given)
     stdin = stdin and not again.only_failed
     if stdin and not given.piped:
         raise UsageError(f"the input of run {found.run} was not piped: {', '.join(given.inputs)}; leave the - out")
-    inputs = given.flags.words if given.flags.ad_hoc else given.flags.words[1:]
-    job = job_of(given.flags, _document(given, found.run, voice), inputs or (STDIN,), voice)
+    job = job_of(given.flags, _document(given, found.run, voice), _inputs(given), voice)
     job = resumed(job, given, found.directory, found.run, seen.about, again)
-    if again.only_failed or (given.piped and not stdin):
+    if (again.only_failed and not again.accept_changes) or (given.piped and not stdin):
         job = replace(job, source=Nothing())
     return execute(replace(job, json_status=json_status), limit=0)
+
+
+def _input_changed(found: Past, seen: Overview, voice: Voice) -> bool:
+    """Whether there is more in the files that a finished run has read to their end, or something else. Files that are
+    gone are not missed."""
+    try:
+        given = Given.decode(seen.about.get(GIVEN))
+        _enter(given)
+    except JournalError:
+        return False
+    read = [each for each in inputs(found.directory) if each.ended and os.path.isfile(each.name)]
+    if any(os.path.getsize(each.name) > each.read for each in read):
+        return True
+    source = source_of(given.flags, _inputs(given), voice)
+    return isinstance(source, Rereadable) and bool(source.differences(read))
+
+
+def _inputs(given: Given) -> tuple[str, ...]:
+    words = given.flags.words if given.flags.ad_hoc else given.flags.words[1:]
+    return words or (STDIN,)
 
 
 def _trusted(found: Past, given: Given, voice: Voice, *, trust: bool) -> None:

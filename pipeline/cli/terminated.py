@@ -13,6 +13,8 @@ TERMINATED = 143  #: the exit code
 class Terminated(KeyboardInterrupt):
     """The process was told to end."""
 
+    code = TERMINATED
+
 
 def listen() -> None:
     """Let these signals raise `Terminated` from now on, but for those that were ignored from the start."""

@@ -32,7 +32,20 @@ class Traced(Protocol):
         ...
 
     def progress(self) -> Sequence[Progress]:
-        """How far each file was read that was begun; nothing of pipes, which cannot be read again."""
+        """How far each file was read that was begun, and stdin; nothing of other pipes."""
+        ...
+
+
+@runtime_checkable
+class Provable(Traced, Protocol):
+    """An open source that tells whether one of its inputs, which cannot be read twice, begins as it did."""
+
+    def expect(self, number: int, length: int) -> None:
+        """Keep account, and look when so many bytes of this input are taken; asked before the first record."""
+        ...
+
+    def reached(self) -> bytes | None:
+        """The digest of those bytes; None as long as there are fewer."""
         ...
 
 

@@ -60,7 +60,7 @@ def told(path: str, error: OSError) -> str:
     match error:
         case FileExistsError():
             return exists(path)
-        case FileNotFoundError():
+        case FileNotFoundError() if not os.path.isdir(os.path.dirname(path) or "."):
             return f"{path}: the directory {os.path.dirname(path) or '.'} does not exist"
         case PermissionError():
             return f"{path}: permission denied"

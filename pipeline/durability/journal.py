@@ -17,6 +17,7 @@ import anyio
 import anyio.to_thread
 from anyio import create_task_group
 
+from pipeline.core.errors import PipelineError
 from pipeline.core.pipeline import Pipeline
 from pipeline.core.record import Record
 from pipeline.core.refusals import Mode
@@ -136,11 +137,11 @@ class Journal:
                 commits = Committing(store, files, Reserve(directory, self.probe))
                 session = Session(store, commits, Rendering(self.render, None if output is None else output.names))
                 try:
-                    await anyio.to_thread.run_sync(commits.check, output, elsewhere)
-                    epoch, recovered = await recover(store, asked, directory / MARKS)
-                    session.marks = await anyio.to_thread.run_sync(open_marks, directory / MARKS, epoch)
+                    await anyio.to_thread.run_sync(commits.check, output, elsewhere, asked.accept_changes)
+                    recovery = await recover(store, asked, directory / MARKS)
+                    session.marks = await anyio.to_thread.run_sync(open_marks, directory / MARKS, recovery.epoch)
                     await anyio.to_thread.run_sync(commits.open)
-                    await anyio.to_thread.run_sync(session.recover, epoch, recovered, asked.reopen)
+                    await anyio.to_thread.run_sync(session.recover, recovery, asked.reopen)
                     opening.enter(session)
                     await session.writer.run()
                 finally:
@@ -151,7 +152,9 @@ class Journal:
         except Exception as error:
             if opening.over.is_set():
                 raise
-            opening.error = failed(error) if isinstance(error, OSError) else error
+            opening.error = (
+                failed(error) if isinstance(error, OSError) and not isinstance(error, PipelineError) else error
+            )
             opening.over.set()
 
     def _outlets(self, pipeline: Pipeline) -> tuple[Outlet | None, Outlet]:

@@ -18,6 +18,11 @@ class Known:
         for id, digest in records:
             self._left[id] = self._left.get(id, b"") + digest
 
+    @property
+    def left(self) -> bool:
+        """Whether any has not come again."""
+        return bool(self._left)
+
     def take(self, id: str, digest: bytes) -> Found:
         """Say what a record of the input is, and count it out if it is known."""
         left = self._left.get(id)

@@ -10,12 +10,22 @@ from typing import Final, cast
 
 from pipeline.core.codec import BadJson, decode
 from pipeline.core.errors import JournalError
+from pipeline.core.progress import Progress
+from pipeline.durability.input import progress
 from pipeline.durability.journal import FILE, LOCK
 from pipeline.durability.lock import is_locked
+from pipeline.durability.output import OUTPUT
+from pipeline.durability.projection import TAKEN
 from pipeline.durability.schema import Value
 from pipeline.durability.store import Store
 
 _MOST_REASONS: Final = 20
+
+#: lines that the consumer has not taken, of a run without an output file, which is made of the journal by every resume
+_UNTAKEN: Final = (
+    f"SELECT count(*) FROM line WHERE number > coalesce((SELECT number FROM projection WHERE name = '{TAKEN}'), 0)"
+    f" AND NOT EXISTS (SELECT 1 FROM meta WHERE key = '{OUTPUT}')"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +42,12 @@ class Overview:
     attempts: Mapping[str, int]  #: by how they ended; `started` are in flight, or were when the process died
     usd: float  #: what is known to be paid
     unpriced: int  #: attempts that were answered and have no known price
+    untaken: int = 0  #: records that have ended and that no output has
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every root that was admitted has ended, and every record is where it should be."""
+        return not self.open and not self.untaken
 
     @property
     def done(self) -> int:
@@ -66,7 +82,7 @@ class Details:
 
     spending: tuple[Spending, ...]
     reasons: Mapping[str, int]  #: records that failed, by what and where
-    epochs: int  #: how often it was begun or gone on with and made calls
+    epochs: int  #: how often it was begun or gone on with
     changes: tuple[tuple[str, str, str], ...]  #: what happened to it: when, what, how
 
 
@@ -96,6 +112,7 @@ def overview(directory: Path) -> Overview:
             _counts(store, "SELECT state, count(*) FROM attempt GROUP BY state"),
             cast(float, usd),
             cast(int, unpriced),
+            cast(int, _one(store, _UNTAKEN)[0]),
         )
 
 
@@ -110,11 +127,17 @@ def details(directory: Path) -> Details:
         return Details(
             tuple(Spending(*cast("tuple[str, int, int, int, float, int]", row)) for row in spending),
             _reasons(store),
-            cast(int, _one(store, "SELECT coalesce(max(epoch), 0) FROM attempt")[0]),
+            cast(int, _one(store, "SELECT count(*) FROM event WHERE what = 'opened'")[0]),
             tuple(
                 cast("tuple[str, str, str]", row) for row in store.read("SELECT at, what, value FROM event ORDER BY id")
             ),
         )
+
+
+def inputs(directory: Path) -> list[Progress]:
+    """How far the inputs were read. Raises `JournalError`."""
+    with _looking(directory) as store:
+        return progress(store)
 
 
 def _reasons(store: Store) -> Mapping[str, int]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from pipeline.core.progress import Progress, Traced
 from pipeline.durability import schema
 from pipeline.durability.schema import Row
+
+STDIN: Final = "-"  #: the name of the only input that cannot be read once more
 
 
 class Reading:
@@ -31,6 +34,7 @@ class Reading:
         self._taken = self._records.taken
         for now in self._records.progress():
             known = self._known.get(now.number)
-            if known is None or (known.read, known.ended) < (now.read, now.ended):
+            again = now.name == STDIN and now != known  # it was proved to be the same, or another one is accepted
+            if known is None or again or (known.read, known.ended) < (now.read, now.ended):
                 self._known[now.number] = now
                 yield Row(schema.SOURCE, (now.number, now.name, now.read, now.digest, now.ended))

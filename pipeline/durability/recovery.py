@@ -7,10 +7,10 @@ the journal as it was or one that is recovered, and recovering again finds the s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from anyio import to_thread
 
@@ -23,7 +23,7 @@ from pipeline.durability.fingerprint import Fingerprint
 from pipeline.durability.fingerprint.changes import Change, differences
 from pipeline.durability.fingerprint.values import JSON
 from pipeline.durability.given import given, given_before, refuse, row_of
-from pipeline.durability.input import InputChange, examine
+from pipeline.durability.input import InputChange, examine, only_failed
 from pipeline.durability.marks import left
 from pipeline.durability.poison import blamed, poisoned
 from pipeline.durability.reopening import AS_IT_IS, Again, Reopen, changed, failed_again, redone_from, withdrawn
@@ -64,19 +64,28 @@ class Found:
         return any(change.effect == "result" for change in self.changes)
 
 
-async def recover(store: Store, opening: Opening, marks: Path) -> tuple[int, Recovered | None]:
-    """Look, refuse or change, and count. Returns the number of this run, and what earlier ones have left, None if there
-    was none. Raises `JournalError`, with nothing changed."""
+class Recovery(NamedTuple):
+    """What came of it."""
+
+    epoch: int  #: the number of this run
+    recovered: Recovered | None  #: what earlier ones have left; None if there was none
+    anew: frozenset[str]  #: ids of records that were forgotten because the input says something else under them
+
+
+async def recover(store: Store, opening: Opening, marks: Path) -> Recovery:
+    """Look, refuse or change, and count. Raises `JournalError`, with nothing changed."""
     now = await to_thread.run_sync(given, opening.pipeline, opening.settings)
     before = await to_thread.run_sync(given_before, store)
     changes = () if before is None else differences(before, now)
     if not opening.accept_changes:
         refuse(store, changes)
     input = await examine(store, opening.source, accept=opening.accept_changes)
+    if opening.reopen.only_failed:
+        input = await to_thread.run_sync(only_failed, store, input)
     return await to_thread.run_sync(_change, store, opening, Found(now, before, changes, input), marks)
 
 
-def _change(store: Store, opening: Opening, found: Found, marks: Path) -> tuple[int, Recovered | None]:
+def _change(store: Store, opening: Opening, found: Found, marks: Path) -> Recovery:
     """Write all that follows, in one transaction."""
     (before,) = cast("tuple[int]", next(store.read(f"SELECT count(*) FROM event WHERE what = '{OPENED}'")))
     epoch, at = before + 1, datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -88,6 +97,9 @@ def _change(store: Store, opening: Opening, found: Found, marks: Path) -> tuple[
     told += [(CHANGED, {"changes": [each.as_json() for each in found.changes]})] if found.changes else []
     told += [(INPUT_CHANGED, found.input.as_json())] if found.input != InputChange() else []
     told += [(REOPENED, {"roots": again.roots, "lines": again.lines, "facts": again.facts})] if again.statements else []
+    anew = frozenset(
+        cast(str, next(store.read("SELECT id FROM root WHERE seq = ?", (seq,)))[0]) for seq in found.input.edited
+    )
     known = found.before is not None and found.before.as_json() == found.given.as_json()
     store.change(
         (schema.LOST, ()),
@@ -97,18 +109,23 @@ def _change(store: Store, opening: Opening, found: Found, marks: Path) -> tuple[
         *(() if known else (row_of(epoch, at, found.given),)),
         *((schema.EVENT, (at, what, encode(value).decode())) for what, value in told),
     )
-    return epoch, None if epoch == 1 else _recovered(store, before, again, calls, crashed)
+    recovered = None if epoch == 1 else _recovered(store, before, again, calls, crashed)
+    if recovered is not None:
+        recovered = replace(recovered, left=found.input.left)
+    return Recovery(epoch, recovered, anew)
 
 
 def _again(store: Store, opening: Opening, found: Found) -> Again:
     """What is taken back."""
-    again = withdrawn(store, (*found.input.edited, *found.input.gone))
+    again = withdrawn(store, (*found.input.edited, *found.input.gone))  # before what is found by how it ended
+    everything = found.again or opening.reopen.from_stage is not None
+    if opening.reopen.failed or opening.reopen.only_failed:
+        failed = failed_again(store, opening.pipeline)
+        again += failed._replace(roots=0, lines=0) if everything else failed  # they are counted once
     if found.again:
         again += changed(store, opening.pipeline, found.changes)
     if opening.reopen.from_stage is not None:
         again += redone_from(store, opening.pipeline, opening.reopen.from_stage)
-    if opening.reopen.failed or opening.reopen.only_failed:
-        again += failed_again(store)
     return again
 
 

@@ -5,32 +5,40 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Final, NamedTuple, TypeAlias, cast
+from typing import Final, Literal, NamedTuple, TypeAlias, cast
 
 from pipeline.core.codec import decode
 from pipeline.core.errors import JournalError
 from pipeline.core.names import join_names, suggestion
 from pipeline.core.pipeline import Pipeline
 from pipeline.durability.downstream import Downstream, downstream, names_of
+from pipeline.durability.failures import taken_back
 from pipeline.durability.fingerprint.changes import Change
-from pipeline.durability.projection import TAKEN_BACK
+from pipeline.durability.page import REOPENED
+from pipeline.durability.projection import ANSWERS_TAKEN_BACK, TAKEN_BACK
 from pipeline.durability.schema import Value, crc
 from pipeline.durability.store import Store
 
 Statement: TypeAlias = tuple[str, Sequence[Value]]
 
-#: the kind of a fact that says that a root was opened again, and has not ended since
-REOPENED: Final = "reopened"
+Reason: TypeAlias = Literal["failed", "from", "changed"]
 
-#: of open roots those that were opened again
-ONLY: Final = f" AND seq IN (SELECT root FROM fact WHERE path = '[]' AND kind = '{REOPENED}')"
-
-_NOTED: Final = {"path": "'[]'", "kind": f"'{REOPENED}'", "ordinal": "0", "value": "CAST('true' AS BLOB)"}
-_NOTE: Final = (
-    f"INSERT OR REPLACE INTO fact SELECT root, {', '.join(_NOTED.values())}, {crc('fact', **_NOTED)} FROM settled"
+#: of open roots those that were opened again because they had failed
+ONLY: Final = (
+    f" AND seq IN (SELECT root FROM fact WHERE path = '[]' AND kind = '{REOPENED}' AND"
+    " CAST(value AS TEXT) = '\"failed\"')"
 )
 _FAILED: Final = "SELECT root FROM settled WHERE status = 'failed'"
 _SETTLED: Final = "SELECT root FROM settled"
+_DELETE: Final = "DELETE FROM fact WHERE root = ? AND path = ? AND kind = ? AND ordinal = ?"
+
+#: The roots that have lines from number `first` on, and those that are in a record of several.
+_BEHIND: Final = (
+    "SELECT root FROM line WHERE number >= {first} UNION SELECT seq FROM root JOIN"
+    " (SELECT member.value AS id FROM line, json_each(CAST(coalesce(record, data) AS TEXT), '$.inputs') AS member"
+    " WHERE number >= {first} AND part <> '') AS named"
+    " ON root.id IN (named.id, rtrim(rtrim(named.id, '0123456789'), '#'))"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +73,19 @@ class Again(NamedTuple):
         return Again(statements, self.roots + other.roots, self.lines + other.lines, self.facts + other.facts)
 
 
-def failed_again(store: Store) -> Again:
-    """Open the roots that failed. The answers they had are kept, except those that said that a call has failed."""
-    ended_badly = (
-        f"root IN ({_FAILED}) AND (kind = 'join' OR"
-        " (kind = 'call' AND json_type(CAST(value AS TEXT), '$.error') IS NOT NULL) OR"
-        " (kind = 'batched' AND json_extract(CAST(value AS TEXT), '$.status') = 'failed'))"
-    )
-    facts = _count(store, f"SELECT count(*) FROM fact WHERE {ended_badly}")
-    return Again(((f"DELETE FROM fact WHERE {ended_badly}", ()),), facts=facts) + _open(store, _FAILED)
+def failed_again(store: Store, pipeline: Pipeline) -> Again:
+    """Open the roots that failed, with the answers they had but for those that they failed with.
+
+    An ordered output is a sequence, so the roots behind the first one that failed are opened too: what they say is in
+    the journal, and their lines are written once more behind those that are new.
+    """
+    facts = [tuple(fact[:4]) for fact in taken_back(store, pipeline)]
+    again = Again(tuple((_DELETE, fact) for fact in facts), facts=len(facts))
+    first = _one(store, f"SELECT min(number) FROM line WHERE root IN ({_FAILED})") if pipeline.ordered else None
+    if first is None:
+        return again + _open(store, _FAILED, "failed")
+    behind = f"SELECT root FROM settled WHERE status = 'failed' OR root IN ({_BEHIND.format(first=first)})"
+    return again + _open(store, behind, "failed", lines=f"number >= {first}")
 
 
 def redone_from(store: Store, pipeline: Pipeline, name: str) -> Again:
@@ -83,7 +95,7 @@ def redone_from(store: Store, pipeline: Pipeline, name: str) -> Again:
         known = names_of(pipeline)
         hint = suggestion(name, known) or f"there are: {join_names(known)}"
         raise JournalError(f"there is no stage {name!r} in this pipeline; {hint}")
-    return _without(store, found.has) + _open(store, _SETTLED)
+    return _without(store, found.has) + _open(store, _SETTLED, "from")
 
 
 def changed(store: Store, pipeline: Pipeline, changes: Sequence[Change]) -> Again:
@@ -99,7 +111,7 @@ def changed(store: Store, pipeline: Pipeline, changes: Sequence[Change]) -> Agai
     def stale(path: tuple[str, ...], kind: str) -> bool:
         return kind != "call" and (whole or known.has(path, kind))
 
-    return _without(store, stale) + _open(store, _SETTLED)
+    return _without(store, stale) + _open(store, _SETTLED, "changed")
 
 
 def withdrawn(store: Store, seqs: Sequence[int]) -> Again:
@@ -107,22 +119,32 @@ def withdrawn(store: Store, seqs: Sequence[int]) -> Again:
     statements: list[Statement] = []
     lines = 0
     for seq in seqs:
-        lines += _count(store, f"SELECT count(*) FROM line WHERE root = {seq}")
+        lines += cast(int, _one(store, f"SELECT count(*) FROM line WHERE root = {seq}"))
         statements += [(f"DELETE FROM {table} WHERE root = ?", (seq,)) for table in ("fact", "line", "settled")]
         statements.append(("DELETE FROM root WHERE seq = ?", (seq,)))
-    return Again(tuple(statements), len(seqs), lines) + Again((TAKEN_BACK,) if lines else ())
+    return Again(tuple(statements), lines=lines) + Again((TAKEN_BACK, ANSWERS_TAKEN_BACK) if lines else ())
 
 
-def _open(store: Store, roots: str) -> Again:
-    count = _count(store, f"SELECT count(*) FROM ({roots})")
-    lines = _count(store, f"SELECT count(*) FROM line WHERE root IN ({roots})")
+def _open(store: Store, roots: str, reason: Reason, *, lines: str | None = None) -> Again:
+    """Open roots that have ended, and take back their lines, or those that `lines` says, whosever they are."""
+    taken = lines or f"root IN ({roots})"
+    count = cast(int, _one(store, f"SELECT count(*) FROM ({roots})"))
+    number = cast(int, _one(store, f"SELECT count(*) FROM line WHERE {taken}"))
+    take: Statement = (f"DELETE FROM line WHERE {taken}", ())
+    close: Statement = (f"DELETE FROM settled WHERE root IN ({roots})", ())
     statements: list[Statement] = [
         (f"UPDATE root SET crashes = 0 WHERE seq IN ({roots})", ()),
-        (f"{_NOTE} WHERE root IN ({roots})", ()),
-        (f"DELETE FROM line WHERE root IN ({roots})", ()),
-        (f"DELETE FROM settled WHERE root IN ({roots})", ()),
+        (f"{_note(reason)} WHERE root IN ({roots})", ()),
+        *((take, close) if lines is None else (close, take)),  # each may be found by the other
     ]
-    return Again(tuple(statements), count, lines) + Again((TAKEN_BACK,) if lines else ())
+    back = (TAKEN_BACK,) if reason == "failed" else (TAKEN_BACK, ANSWERS_TAKEN_BACK)
+    return Again(tuple(statements), count, number) + Again(back if number else ())
+
+
+def _note(reason: Reason) -> str:
+    """Says of roots why they were opened again."""
+    said = {"path": "'[]'", "kind": f"'{REOPENED}'", "ordinal": "0", "value": f"CAST('\"{reason}\"' AS BLOB)"}
+    return f"INSERT OR REPLACE INTO fact SELECT root, {', '.join(said.values())}, {crc('fact', **said)} FROM settled"
 
 
 def _without(store: Store, stale: Callable[[tuple[str, ...], str], bool]) -> Again:
@@ -137,13 +159,12 @@ def _without(store: Store, stale: Callable[[tuple[str, ...], str], bool]) -> Aga
         for row in store.read("SELECT root, path, kind, ordinal FROM fact")
         if row[2] != REOPENED and judge(cast(str, row[1]), cast(str, row[2]))
     ]
-    delete = "DELETE FROM fact WHERE root = ? AND path = ? AND kind = ? AND ordinal = ?"
-    return Again(tuple((delete, row) for row in facts), facts=len(facts))
+    return Again(tuple((_DELETE, row) for row in facts), facts=len(facts))
 
 
 def _path(text: str) -> tuple[str, ...]:
     return tuple(cast("list[str]", decode(text.encode())))
 
 
-def _count(store: Store, query: str) -> int:
-    return cast(int, next(store.read(query))[0])
+def _one(store: Store, query: str) -> Value:
+    return next(store.read(query))[0]

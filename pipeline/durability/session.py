@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterator
+from dataclasses import replace
 from typing import Final, cast
 
 from pipeline.core.errors import ItemError, JournalError, WriteError
@@ -16,16 +17,17 @@ from pipeline.durability import schema
 from pipeline.durability.committing import Committing
 from pipeline.durability.input import edited, progress
 from pipeline.durability.known import Known
-from pipeline.durability.letters import FailedLine, Place
+from pipeline.durability.letters import FailedLine, Place, Tried
 from pipeline.durability.marks import Marks
 from pipeline.durability.packing import digest, pack, unpack
 from pipeline.durability.page import Name, Page
 from pipeline.durability.poison import CRASHES, Suspected, poison
 from pipeline.durability.reading import Reading
 from pipeline.durability.rebuilt import record_of
+from pipeline.durability.recovery import Recovery
 from pipeline.durability.rendering import Rendering
 from pipeline.durability.reopening import ONLY, Reopen
-from pipeline.durability.schema import Row
+from pipeline.durability.schema import LineValues, Row
 from pipeline.durability.spending import spent
 from pipeline.durability.store import Store
 from pipeline.durability.writer import Writer, failed
@@ -54,18 +56,21 @@ class Session:
         self._known = Known()
         self._contents = Contents()
         self._input = Reading(())
+        self._wanted: set[str] | None = None  #: ids of the records that are taken from the source; None: all
         self._spent = Amount()
         self._seq = 0
         self._attempts = 0
         self._lines = 0
+        self._tried = Tried()
         self._left = (0, 0)  #: the lines that earlier runs wrote and nobody took are behind the first, up to the second
 
     # -- recovering ---------------------------------------------------------------------------------------------
 
-    def recover(self, epoch: int, recovered: Recovered | None, reopen: Reopen) -> None:
+    def recover(self, recovery: Recovery, reopen: Reopen) -> None:
         """Take up where earlier runs ended. Blocks."""
         one = self._one
-        self.epoch, self._recovered, self._reopen = epoch, recovered, reopen
+        self.epoch, self._recovered, self._reopen = recovery.epoch, recovery.recovered, reopen
+        self._wanted = set(recovery.anew) if reopen.only_failed else None
         self._seq = max(
             int(one("SELECT coalesce(max(seq), 0) FROM root")),
             int(one("SELECT coalesce(max(root), 0) FROM attempt")),  # of roots that were forgotten
@@ -83,7 +88,7 @@ class Session:
     @property
     def recovered(self) -> Recovered | None:
         """Satisfies `RunJournal`."""
-        return self._recovered
+        return None if self._recovered is None else replace(self._recovered, files=self.commits.said)
 
     @property
     def spent(self) -> Amount:
@@ -163,7 +168,10 @@ class Session:
             self.writer.queue(row)
         if record.id is None:
             record = record._replace(id=self._contents.of_content(record.value).id)
-        id, said = cast(str, record.id), digest(record)
+        id = cast(str, record.id)
+        if self._wanted is not None and id not in self._wanted:
+            return None
+        said = digest(record)
         match self._known.take(id, said):
             case "known":
                 return None
@@ -177,7 +185,7 @@ class Session:
     @property
     def takes_more(self) -> bool:
         """Satisfies `RunJournal`."""
-        return not self._reopen.only_failed
+        return self._wanted is None or bool(self._wanted)
 
     def input_read(self) -> None:
         """No more records come from the source."""
@@ -200,9 +208,10 @@ class Session:
         target = self.rendering.target(record)
         self._lines += 1
         number = self._lines
-        values = (number, place.seq, place.part, record.id, record.status, target, data, standard)
+        values = LineValues(number, place.seq, place.part, record.id, record.status, target, data, standard)
         dead = record.status == "failed"
-        self.writer.queue(FailedLine(record, place, target, values) if dead else Row(schema.LINE, (*values, None)))
+        failed = FailedLine(record, place, values, self._tried) if dead else None
+        self.writer.queue(failed or Row(schema.LINE, values))
         if settles:
             self.writer.queue(Row(schema.SETTLED, (place.seq, record.status)))
         self.writer.when_durable(lambda: done(record, number))

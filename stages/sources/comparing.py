@@ -9,6 +9,7 @@ from hashlib import blake2b
 
 from pipeline.core.progress import Progress
 from stages.sources.blocks import BLOCK
+from stages.sources.files import STDIN
 from stages.sources.unpacked import DIGEST
 from stages.sources.unpacking import MAGIC
 
@@ -19,6 +20,8 @@ def difference(paths: Sequence[str], before: Progress, separator: bytes) -> str 
     if before.number >= len(paths) or paths[before.number] != name:
         now = f"it is {paths[before.number]} now" if before.number < len(paths) else "there are fewer now"
         return f"{name}: was input number {before.number + 1}, and {now}"
+    if name == STDIN:
+        return None  # it is proved as it comes
     try:
         with open(name, "rb", buffering=0) as file:
             found = os.fstat(file.fileno())

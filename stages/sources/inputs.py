@@ -132,6 +132,8 @@ class OpenInputs:
         self._number = 0  #: of the file that is being read
         self._traced = False
         self._traces: list[Progress] = []  #: of the files before it
+        self._expected_of, self._expected = -1, -1  #: the input that is looked at, and after how many bytes
+        self._reached: bytes | None = None  #: what it was then
         self._identity = Identity(definition.id_field)
         self._tolerance = Tolerance.of(definition.max_bad_items)
         self._file: OpenFile | None = None
@@ -172,6 +174,16 @@ class OpenInputs:
         """Satisfies `Traced`."""
         self._traced = True
 
+    def expect(self, number: int, length: int) -> None:
+        """Satisfies `Provable`."""
+        self._traced, self._expected_of, self._expected = True, number, length
+
+    def reached(self) -> bytes | None:
+        """Satisfies `Provable`."""
+        if self._reached is None and self._file is not None:
+            self._reached = self._file.reached()
+        return self._reached
+
     @property
     def taken(self) -> int:
         """Bytes taken so far."""
@@ -200,7 +212,8 @@ class OpenInputs:
             if path is None:
                 return False
             origin = self._definition.origin(path)
-            self._file = OpenFile(path, self._definition.format, origin, traced=self._traced)
+            expected = self._expected if self._number == self._expected_of else -1
+            self._file = OpenFile(path, self._definition.format, origin, traced=self._traced, expected=expected)
             self._tell_field = self._definition.field is None
         parsed = await self._file.next_block()
         if parsed is None:
@@ -214,6 +227,7 @@ class OpenInputs:
         if self._file is None:
             return
         file, self._file = self._file, None
+        self._reached = self._reached or file.reached()
         change, progress = file.change(), file.progress(self._number)
         self._traces += [] if progress is None else [progress]
         file.close()

@@ -21,14 +21,16 @@ class OpenFile:
     `origin.tell` hears a sentence for people when the format that was guessed may be the wrong one.
     """
 
-    def __init__(self, path: str, format: Format | Literal["auto"], origin: Origin, *, traced: bool = False) -> None:
+    def __init__(
+        self, path: str, format: Format | Literal["auto"], origin: Origin, *, traced: bool = False, expected: int = -1
+    ) -> None:
         self.path = path
         self._origin = origin
         self._format: Format | Literal["auto"] = format
         self._fd = stdin_fd() if path == STDIN else open_path(path)
         self._before = Snapshot.of(self._fd)
-        traced = traced and path != STDIN and self._before is not None
-        self._blocks = Unpacked(path, BlockReader(self._fd), traced=traced)
+        traced = traced and (path == STDIN or self._before is not None)
+        self._blocks = Unpacked(path, BlockReader(self._fd), traced=traced, expected=expected)
         self._head = b""
         self._parser: Parser | None = None
         self._ended = False
@@ -46,6 +48,10 @@ class OpenFile:
         """How far it was read, as the input of this number; None if nobody asked, or it cannot be read again."""
         trace = self._blocks.trace
         return None if trace is None else Progress(number, self.path, self.taken, trace.digest(), self._ended)
+
+    def reached(self) -> bytes | None:
+        """The digest of the first `expected` bytes, once they were taken."""
+        return self._blocks.reached
 
     async def next_block(self) -> Iterator[Parsed] | None:
         """Return the records of the next block, None after the last. Raises `SourceError`."""

@@ -16,7 +16,7 @@ DIGEST = 16  #: bytes of the hash of what was read
 class Unpacked:
     """Reads an input in blocks of text. What changes: the bytes before it is known whether they are compressed."""
 
-    def __init__(self, path: str, reader: BlockReader, *, traced: bool = False) -> None:
+    def __init__(self, path: str, reader: BlockReader, *, traced: bool = False, expected: int = -1) -> None:
         self._path = path
         self._reader = reader
         self._known = False
@@ -24,6 +24,8 @@ class Unpacked:
         self._packed: Gunzip | None = None
         self.taken = 0  #: bytes of the input so far
         self.trace = blake2b(digest_size=DIGEST) if traced else None  #: a hash of those
+        self._expected = expected
+        self.reached: bytes | None = None  #: the hash of the first `expected` ones, once they were taken
 
     async def read(self) -> bytes:
         """Return the next block, at most 64 KiB or what was there to read; empty at the end. Raises `SourceError`.
@@ -71,7 +73,12 @@ class Unpacked:
             block = await self._reader.read()
         except OSError as error:
             raise reading_failed(self._path, error) from error
-        self.taken += len(block)
         if self.trace is not None:
+            left = self._expected - self.taken
+            if 0 <= left <= len(block):
+                until = self.trace.copy()
+                until.update(block[:left])
+                self.reached = until.digest()
             self.trace.update(block)
+        self.taken += len(block)
         return block
