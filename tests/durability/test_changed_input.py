@@ -17,6 +17,7 @@ from pipeline.durability.input import progress
 from pipeline.durability.journal import Journal
 from pipeline.durability.known import Known
 from pipeline.durability.store import Store
+from pipeline.durability.verify import verify
 from stages import map as mapped
 from stages.sources import Inputs
 from tests.durability.lives import asked, attempts, crashed, live, pipe
@@ -351,5 +352,33 @@ def test_records_that_are_new_in_the_middle_come_at_the_end_of_an_ordered_output
         case.write(LINES[0], "new\n", *LINES[1:3])
         await case.run(case.accepting)
         assert outputs(tmp_path) == ["line 0", "line 1", "line 2", "new"]
+
+    run_in(backend, 0, body)
+
+
+@both_backends
+def test_finished_records_that_the_input_has_no_more_stay_and_are_told(backend: str, tmp_path: Path) -> None:
+    async def body() -> None:
+        case = Case(tmp_path)
+        case.write(*LINES[:3])
+        await case.run()
+        case.write(LINES[0], "another\n", LINES[2])
+        lived = await live(case.pipeline, case.source, case.accepting)
+        assert [(record.index, record.output) for record in lived.records] == [(1, "another")]
+        assert sorted(map_text(outputs(tmp_path))) == ["another", "line 0", "line 1", "line 2"]
+        told = (
+            "1 finished record is not in the input any more: it stays in the output; "
+            "the index of a record is its place in the input of its time"
+        )
+        assert lived.recovered is not None
+        assert (lived.recovered.left, told in lived.recovered.lines) == (1, True)
+        proof = verify(tmp_path / "run" / "journal.db", tmp_path / "run" / "errors.jsonl")
+        assert (proof.holds, proof.left, told in str(proof).splitlines()) == (True, 1, True)
+        case.write(*LINES[:3], "another\n")
+        lived = await live(case.pipeline, case.source, case.accepting)
+        assert lived.recovered is not None
+        assert (lived.records, lived.recovered.left) == ([], 0)
+        proof = verify(tmp_path / "run" / "journal.db", tmp_path / "run" / "errors.jsonl")
+        assert (proof.left, "any more" in str(proof)) == (0, False)
 
     run_in(backend, 0, body)
