@@ -117,13 +117,15 @@ class Race:
         return (now if self._first.at is None else self._first.at) + late
 
     async def run_second(self) -> None:
-        """Make a second attempt, if there may be one. Its number is this policy's to give back, and nobody else's."""
+        """Make a second attempt, if there may be one. Its number is this policy's to give back, and nobody else's; what
+        it uses is the call's."""
         with self._request.visit.spare_slot() as free:
             if free and self._hedge.allowance.take():
                 self._running += 1
                 tries = self._request.tries or Tries(made=self._request.attempt)
                 try:
-                    await self._run(self._second, replace(self._request, attempt=tries.next(), tries=None))
+                    own = Tries(account=tries.account)
+                    await self._run(self._second, replace(self._request, attempt=tries.next(), tries=own))
                 finally:
                     if self._second.at is None:
                         tries.give_back()

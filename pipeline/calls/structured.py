@@ -52,6 +52,7 @@ def _repair(request: Request, answer: str, error: SchemaError) -> Request:
         request,
         messages=(*request.messages, Message("assistant", answer), Message("user", complaint)),
         identity=replace(request.identity, ordinal=request.visit.next_ordinal()),
+        tries=None,  # those of the call before, with what that has used
     )
 
 
