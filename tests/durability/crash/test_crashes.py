@@ -19,7 +19,7 @@ from tests.durability.crash.breaking import BROKEN, UNSYNCED
 
 ROOT = Path(__file__).parents[3]
 SHARDS = 8
-CASES, RECOVERIES, STATES, DAMAGES = 1560, 240, 1040, 240
+CASES, RECOVERIES, STATES, DAMAGES = 1560, 160, 640, 240
 
 
 def harness(*options: object) -> dict[str, Any]:
