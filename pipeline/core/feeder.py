@@ -11,7 +11,7 @@ from contextlib import aclosing
 from time import monotonic
 from typing import TypeAlias, cast
 
-from anyio import CancelScope
+from anyio import CancelScope, create_task_group
 from anyio.lowlevel import checkpoint
 
 from pipeline.core.errors import SourceError
@@ -21,6 +21,7 @@ from pipeline.core.machine import Machine
 from pipeline.core.ports import Source
 from pipeline.core.record import Input
 from pipeline.core.streams import BURST, BURST_SECONDS
+from pipeline.core.threshold import Threshold, runs_foreign_code
 
 SourceLike: TypeAlias = "Source | Iterable[object] | AsyncIterable[object]"
 
@@ -46,6 +47,23 @@ def _id_of(fields: Mapping[str, object]) -> str | None:
 async def feed(machine: Machine, source: object) -> None:
     """Admit the records of `source` until it ends or the run drains. What it raises ends the run, once all has
     settled."""
+    try:
+        if machine.journal is not None and runs_foreign_code(machine.pipeline.stage):
+            async with create_task_group() as tg:
+                machine.threshold = Threshold(machine)
+                tg.start_soon(machine.threshold.run)
+                try:
+                    await _feed(machine, source)
+                finally:
+                    machine.threshold.close()
+        else:
+            await _feed(machine, source)
+    finally:
+        machine.entrance_done()
+    machine.source_done()
+
+
+async def _feed(machine: Machine, source: object) -> None:
     try:
         with CancelScope() as scope:
             await _feed_unfinished(machine, scope)
@@ -76,9 +94,6 @@ async def feed(machine: Machine, source: object) -> None:
                 raise SourceError(f"a source is an iterable or async iterable of prompts, or a Source; got {what}")
     except Exception as error:
         machine.source_failed(error)
-    finally:
-        machine.entrance_done()
-    machine.source_done()
 
 
 async def _feed_now(machine: Machine, records: Iterator[object], scope: CancelScope) -> None:
@@ -157,6 +172,8 @@ async def _admit(machine: Machine, record: Input) -> None:
     if admitted is None:
         machine.skipped += 1
         window.pass_on()
+    elif machine.threshold is not None:
+        machine.threshold.add(window.admit(*admitted))
     else:
         await machine.enter(window.admit(*admitted))
 

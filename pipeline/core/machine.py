@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from pipeline.core.composite import CompositeRun
     from pipeline.core.pipeline import Pipeline
+    from pipeline.core.threshold import Threshold
     from pipeline.core.workers import Workers
 
 DrainMode: TypeAlias = Literal["items", "calls"]
@@ -101,6 +102,7 @@ class Machine:
         self.source_error: Exception | None = None
         self.journal: RunJournal | None = None
         self.journal_error: WriteError | None = None
+        self.threshold: Threshold | None = None  #: where roots wait until they are durable, if they have to
         self.parked_by: dict[str, int] = {}  #: items that stay open for a resume, by the message of who put them off
         self.place = 0  #: records that the source of a run with a journal has given
         self.skipped = 0  #: records of the source that an earlier run has admitted
@@ -328,8 +330,14 @@ class Machine:
 
     def abort(self) -> None:
         """Cancel every task of the run now."""
+        self.end_asked(at_once=True)
         self._refuse_more()
         self._abort.cancel()
+
+    def end_asked(self, *, at_once: bool = False) -> None:
+        """Let the journal know that the run is told to end, before it does."""
+        if self.journal is not None:
+            self.journal.end_asked(at_once=at_once)
 
     def _refuse_more(self) -> None:
         """From now on no root is admitted: submitters that wait for a credit are told, later ones refused."""

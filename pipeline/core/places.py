@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sysconfig
+from functools import cache
 
 _OURS = ("pipeline", "stages")
 
@@ -14,5 +15,10 @@ def is_ours(module: str) -> bool:
 
 def is_users(module: str, file: str) -> bool:
     """Say whether code of `module`, in `file`, is the user's own."""
-    installed = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
-    return not is_ours(module) and not file.startswith(("<", *installed))
+    return not is_ours(module) and not file.startswith(("<", *_installed()))
+
+
+@cache
+def _installed() -> tuple[str, ...]:
+    """Where Python and packages are, which takes a while to find out."""
+    return tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))

@@ -114,6 +114,10 @@ class Page(Protocol):
         """What `enter` has noted is over."""
         ...
 
+    def forget(self) -> None:
+        """Let go of what earlier runs wrote: nothing is left of the root."""
+        ...
+
     @property
     def turn(self) -> Lock | None:
         """What code of a root has to hold that was at work at a crash: of such roots one at a time is at work, so that
@@ -146,6 +150,15 @@ class RunJournal(Protocol):
 
     async def admit(self, record: Input, place: int) -> Admitted | None:
         """Write that `record` is admitted; None if an earlier run did. Waits while too much waits for the disk."""
+        ...
+
+    async def durable(self) -> bool:
+        """Wait until all that was admitted is on the disk; False if it will never be."""
+        ...
+
+    def end_asked(self, *, at_once: bool) -> None:
+        """The end of the run was asked for: no code is to blame if it comes by a kill. `at_once`: nobody waits long for
+        what is still to be written."""
         ...
 
     async def untaken(self, after: int) -> Sequence[tuple[int, Record]]:

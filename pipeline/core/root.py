@@ -103,6 +103,8 @@ class Root(Frame):
         comes by it would keep that alive, and with large records that is more than all that is in flight."""
         self.record = _NOTHING
         self.item = None
+        if self.page is not None:
+            self.page.forget()
 
     def hold(self) -> None:
         """Keep the credit for something that is no frame of this root, until `let_go`."""

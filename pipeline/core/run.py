@@ -80,6 +80,7 @@ class Run:
     def drain(self, mode: DrainMode = "items") -> None:
         """Admit nothing more. `items`: every admitted root settles. `calls`: only model calls in flight are finished,
         the roots that would need another one are cancelled. Results end when that is done."""
+        self._machine.end_asked()
         self._machine.drain(mode)
 
     async def finish_calls(self) -> None:

@@ -28,6 +28,7 @@ class Committing:
         self._files = files
         self._reserve = reserve
         self.usable = False
+        self.held: object = None  #: what has to stay open as long as a thread hangs here
         self.taken = 0  #: the number of the last line of which all before were taken; set on the loop
         self._stored = 0
         self._notes: dict[str, str] = {}  #: what the journal has to say of its files

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,10 +63,12 @@ class _Opening:
         if self._left:
             session.writer.close()
 
-    def leave(self) -> None:
-        """Nobody needs it any more; what is queued is written."""
+    def leave(self, *, at_once: bool) -> None:
+        """Nobody needs it any more; what is queued is written. `at_once`: so long as that does not take long."""
         self._left = True
         if self.session is not None:
+            if at_once:
+                self.session.end_asked(at_once=True)
             self.session.writer.close()
 
 
@@ -105,13 +107,15 @@ class Journal:
         opening = _Opening()
         async with create_task_group() as tg:
             tg.start_soon(self._keep, opening, asked)
+            cut = True
             try:
                 await opening.over.wait()
                 if opening.session is not None:
                     yield opening.session
                     opening.session.input_read()
+                cut = False
             finally:
-                opening.leave()
+                opening.leave(at_once=cut)
         if opening.error is not None:
             raise opening.error
 
@@ -129,7 +133,8 @@ class Journal:
             directory = Path(self.directory)
             output, errors = self._outlets(asked.pipeline)
             await anyio.to_thread.run_sync(lambda: directory.mkdir(mode=0o700, parents=True, exist_ok=True))
-            with locked(directory / LOCK):
+            with ExitStack() as held:
+                held.enter_context(locked(directory / LOCK))
                 refuse_others(*(() if self.errors is not None else (directory / DEAD,)))
                 store = await anyio.to_thread.run_sync(self._store, directory / FILE)
                 files = Files([each for each in (output, errors) if each is not None], self.probe)
@@ -148,7 +153,7 @@ class Journal:
                     if session.marks is not None:
                         session.marks.close()
                         session.marks = None
-                    await anyio.to_thread.run_sync(session.close)
+                    await self._close(session, held)
         except Exception as error:
             if opening.over.is_set():
                 raise
@@ -156,6 +161,17 @@ class Journal:
                 failed(error) if isinstance(error, OSError) and not isinstance(error, PipelineError) else error
             )
             opening.over.set()
+
+    async def _close(self, session: Session, held: ExitStack) -> None:
+        """Close the files; those that a thread hangs with are its own, and so is the lock, until it ends."""
+        try:
+            if not session.writer.hangs:
+                await session.writer.at_disk(session.close)
+        except OSError as error:
+            raise failed(error) from error
+        finally:
+            if session.writer.hangs:
+                session.commits.held = held.pop_all()
 
     def _outlets(self, pipeline: Pipeline) -> tuple[Outlet | None, Outlet]:
         """What is made of the lines, and of those of failures."""

@@ -124,6 +124,11 @@ class Page:
         if mark and self._session.marks is not None:
             self._session.marks.leave(mark)
 
+    def forget(self) -> None:
+        """Let go of what earlier runs wrote: nothing is left of the root."""
+        self._past = dict[Name, bytes]()
+        self.lines = frozenset[str]()
+
     @property
     def turn(self) -> Lock | None:
         """What code of the root has to hold, if it was at work at a crash."""

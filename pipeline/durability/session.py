@@ -182,6 +182,17 @@ class Session:
         self.writer.queue(Row(schema.ROOT, (self._seq, id, place, said, pack(record))))
         return Admitted(record, place, Page(self, self._seq, _NOTHING, frozenset()))
 
+    async def durable(self) -> bool:
+        """Satisfies `RunJournal`."""
+        return await self.writer.durable()
+
+    def end_asked(self, *, at_once: bool) -> None:
+        """Satisfies `RunJournal`."""
+        if self.marks is not None:
+            self.marks.pardon()
+        if at_once:
+            self.writer.hurry()
+
     @property
     def takes_more(self) -> bool:
         """Satisfies `RunJournal`."""

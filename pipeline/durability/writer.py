@@ -8,7 +8,9 @@ not grow.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Final, Protocol, TypeVar
 
 import anyio
@@ -26,7 +28,7 @@ PATIENT: Final = 0.01  #: and when nobody does
 GROUP: Final = 64  #: rows with which a group goes at once
 ROOM: Final = 4096  #: rows queued beyond which nothing new is admitted
 IDLE: Final = 1.0  #: seconds without anything to write after which what is made of the journal is brought to the disk
-LAST: Final = 2.0  #: seconds for what is queued when everything is cancelled
+LAST: Final = 2.0  #: seconds for what is queued when the run is cancelled
 
 
 class Commits(Protocol):
@@ -61,6 +63,9 @@ class Writer:
         self._pressed = anyio.Event()
         self._relief = anyio.Event()
         self._closing = False
+        self._until = inf  #: when nobody waits for the disk any more
+        self._at_disk: anyio.CancelScope | None = None
+        self.hangs = False  #: a thread was left with the file, which nobody may touch any more
         self.written = 0
         self.groups = 0
         self.failure: WriteError | None = None
@@ -110,15 +115,9 @@ class Writer:
     # -- the task -----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Write until `close`; cancelled, still write what is queued, for at most `LAST` seconds."""
-        try:
-            while not self._closing or self._left():
-                await self._next_group()
-        except anyio.get_cancelled_exc_class():
-            with anyio.move_on_after(LAST, shield=True):
-                while self._left():
-                    await self._write()
-            raise
+        """Write until `close`, and what is queued then."""
+        while not self._closing or self._left():
+            await self._next_group()
 
     def _left(self) -> bool:
         return bool(self._rows or self._done or self._waiting)
@@ -128,6 +127,21 @@ class Writer:
         self._closing = True
         self._wanted.set()
         self._pressed.set()
+
+    def hurry(self) -> None:
+        """Wait for the disk no longer than `LAST` from now on."""
+        self._until = min(self._until, anyio.current_time() + LAST)
+        if self._at_disk is not None:
+            self._at_disk.deadline = self._until
+
+    async def at_disk(self, work: Callable[[], T]) -> T:
+        """Have the writer's thread do `work` in its turn, whoever is cancelled meanwhile: what a thread does is not
+        undone by leaving it. Only when it takes too long after `hurry`, the thread is left behind. Raises `OSError` then,
+        and whatever `work` does."""
+        with anyio.CancelScope(deadline=self._until, shield=True) as self._at_disk:
+            return await anyio.to_thread.run_sync(work, limiter=self._turn, abandon_on_cancel=True)
+        self.hangs = True
+        raise OSError(errno.ETIMEDOUT, f"the disk has not answered within {LAST:g} s of the end")
 
     async def _next_group(self) -> None:
         if self._commits.behind:
@@ -164,14 +178,13 @@ class Writer:
 
     async def _commit(self, rows: Sequence[Row | Later]) -> None:
         full: OSError | None = None
-        with anyio.CancelScope(shield=True):  # what a thread does is not undone by leaving it
-            try:
-                full = await self.ask(lambda: self._commits.commit(rows))
-            except OSError as error:
-                if not is_full(error) or not await self.ask(self._commits.relieve):
-                    raise
-                self._broken(failed(error))  # the run ends, and what is in flight can still be written
-                full = await self.ask(lambda: self._commits.commit(rows))
+        try:
+            full = await self.at_disk(lambda: self._commits.commit(rows))
+        except OSError as error:
+            if not is_full(error) or not await self.at_disk(self._commits.relieve):
+                raise
+            self._broken(failed(error))  # the run ends, and what is in flight can still be written
+            full = await self.at_disk(lambda: self._commits.commit(rows))
         if full is not None:
             self._broken(failed(full))
         self.written += len(rows)

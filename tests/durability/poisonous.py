@@ -1,6 +1,6 @@
 """A run in a process of its own whose function kills the process.
 
-    python -m tests.durability.poisonous DIRECTORY BACKEND KIND
+    python -m tests.durability.poisonous DIRECTORY BACKEND KIND [first]
 
 Prints how the records ended, if it lives so long.
 """
@@ -66,9 +66,9 @@ KINDS: dict[str, Callable[[], Stage]] = {
 }
 
 
-async def main(directory: str, kind: str) -> None:
+async def main(directory: str, kind: str, where: str = "later") -> None:
     asked = agent("asked", model=SimulatedModel(model="echo", latency=0.01), prompt="{{ prompt }}", concurrency=4)
-    pipeline = Pipeline(asked | KINDS[kind]())
+    pipeline = Pipeline(asked | KINDS[kind]() if where == "later" else KINDS[kind]())
     journal = Journal(Path(directory))
     async with pipeline.open(PROMPTS, journal=journal) as run:
         async for record in run.results:
@@ -76,4 +76,4 @@ async def main(directory: str, kind: str) -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(main, sys.argv[1], sys.argv[3], backend=sys.argv[2])
+    anyio.run(main, sys.argv[1], *sys.argv[3:], backend=sys.argv[2])

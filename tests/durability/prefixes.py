@@ -136,6 +136,15 @@ class Session:
         self.add("root", self._seq, (str(record.id), "", place), pack(record))
         return Admitted(record, place, Page(self, self._seq))
 
+    async def durable(self) -> bool:
+        reached = anyio.Event()
+        self.when_durable(reached.set)
+        await reached.wait()
+        return True
+
+    def end_asked(self, *, at_once: bool) -> None:
+        """Nobody is blamed."""
+
     async def untaken(self, after: int) -> Sequence[tuple[int, Record]]:
         return ()
 
@@ -210,6 +219,9 @@ class Page:
 
     def leave(self, mark: int) -> None:
         """Nobody asks for it."""
+
+    def forget(self) -> None:
+        """Nothing large is kept."""
 
     @property
     def turn(self) -> None:

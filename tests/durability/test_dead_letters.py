@@ -16,7 +16,7 @@ from pipeline.core.pipeline import Pipeline
 from pipeline.core.record import Record
 from pipeline.core.usage import Cost, Usage
 from pipeline.durability.journal import FILE, Journal
-from pipeline.durability.letters import attempts
+from pipeline.durability.letters import Place, Tried, attempts
 from pipeline.durability.output import Output
 from pipeline.durability.store import Store
 from stages import agent, flat_map, map
@@ -123,7 +123,7 @@ def test_a_child_has_what_was_tried_for_it_and_before_it(backend: str, tmp_path:
         assert paths == {("first",), ("split", str(slot), "say")}
         assert letter["parent"] == letter["id"].rpartition("#")[0]
     with Store.looking(tmp_path / FILE) as store:
-        assert {tuple(each["path"]) for each in attempts(store, 1, ())} == {  # type: ignore[arg-type]
+        assert {tuple(each["path"]) for each in attempts(store, Place(1, "", ()), Tried())} == {  # type: ignore[arg-type]
             ("first",), ("split", "0", "say"), ("split", "1", "say")
         }  # fmt: skip
 

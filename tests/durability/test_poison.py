@@ -14,6 +14,7 @@ import pytest
 
 from pipeline import Pipeline
 from pipeline.core.marking import Elsewhere, Stepped, marked_call
+from pipeline.core.threshold import runs_foreign_code
 from pipeline.durability.journal import MARKS, Journal
 from pipeline.durability.marks import CELLS, Left, Marks, left, open_marks
 from pipeline.durability.poison import CRASHES
@@ -26,8 +27,8 @@ from tests.engine.schedules import run_in
 both_backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 
-def run(directory: Path, backend: str, kind: str) -> tuple[int, str]:
-    words = [sys.executable, "-m", "tests.durability.poisonous", str(directory), backend, kind]
+def run(directory: Path, backend: str, kind: str, where: str = "later") -> tuple[int, str]:
+    words = [sys.executable, "-m", "tests.durability.poisonous", str(directory), backend, kind, where]
     ended = subprocess.run(words, stdout=subprocess.PIPE, timeout=60, check=False)
     return ended.returncode, ended.stdout.decode()
 
@@ -278,3 +279,55 @@ def test_who_is_opened_again_has_crashed_nothing(backend: str, tmp_path: Path) -
         assert [record.status for record in lived.records] == ["ok"]
 
     run_in(backend, 0, body)
+
+
+# -- who crashes before the journal has its row -----------------------------------------------------------------
+
+
+@both_backends
+@pytest.mark.parametrize("kind", ["plain", "split", "async"])
+def test_three_crashes_are_enough_for_code_that_comes_first(backend: str, kind: str, tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    for count in range(1, CRASHES + 1):
+        assert run(directory, backend, kind, "first")[0] == -signal.SIGKILL
+        assert asked(Journal(directory), "SELECT sum(crashes) FROM root") == [(count - 1,)]
+    code, said = run(directory, backend, kind, "first")
+    assert code == 0
+    assert f"failed poison {POISON}\n" in said
+    assert asked(Journal(directory), "SELECT status, count(*) FROM settled GROUP BY status") == [
+        ("failed", 1),
+        ("ok", 11),
+    ]
+
+
+@both_backends
+def test_roots_wait_for_the_disk_together_and_those_of_models_do_not(backend: str, tmp_path: Path) -> None:
+    def groups_of(directory: Path, pipeline: Pipeline) -> int:
+        """How many groups a run writes."""
+        groups = 0
+
+        def probe(point: str) -> None:
+            nonlocal groups
+            groups += point == "commit:after"
+
+        async def main() -> None:
+            async with pipeline.open([f"p{n}" for n in range(32)], journal=Journal(directory, probe=probe)) as run:
+                async for _ in run.results:
+                    pass
+
+        run_in(backend, 0, main)
+        return groups
+
+    seen: list[tuple[object, int]] = []
+    directory = tmp_path / "own"
+
+    def own(value: object) -> object:
+        seen.append((value, asked(Journal(directory), "SELECT count(*) FROM root")[0][0]))
+        return value
+
+    groups = groups_of(directory, Pipeline(mapped(own, name="own")))
+    assert [value for value, _ in seen] == [f"p{n}" for n in range(32)]
+    assert all(known > number for number, (_, known) in enumerate(seen))
+    assert groups <= 8
+    assert runs_foreign_code(Pipeline(mapped(own, name="own")).stage)
+    assert not runs_foreign_code(pipe("{{ prompt }}", "{{ a }}").stage)

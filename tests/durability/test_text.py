@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import Input, Pipeline
-from pipeline.durability.journal import FILE, Journal
+from pipeline.durability.journal import DEAD, FILE, Journal
 from pipeline.durability.store import Store, silent
 from pipeline.durability.text import bindable, unbound
 from pipeline.durability.verify import verify
@@ -62,7 +62,7 @@ def test_an_id_may_be_half_a_character(backend: str, function: object, tmp_path:
             "\ufdd0d800",
         ]
         assert (await live(pipeline, source, journal)).records == []
-        assert verify(tmp_path / "run").problems == ()
+        assert verify(tmp_path / "run" / FILE, tmp_path / "run" / DEAD).problems == ()
 
     run_in(backend, 0, body)
 
@@ -87,4 +87,4 @@ def test_files_and_directories_may_have_names_that_are_no_text(backend: str, tmp
     penstock("resume", "run")
     assert len(written.read_bytes().splitlines()) == 3
     penstock("verify", "run")
-    penstock("runs")
+    penstock("runs", "list")
