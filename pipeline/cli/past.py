@@ -111,7 +111,7 @@ def written(directory: Path) -> float:
 def _state(seen: Overview) -> State:
     if seen.running:
         return "running"
-    if seen.about.get(INPUT) == ENDED and not seen.open:
+    if seen.about.get(INPUT) == ENDED and seen.is_whole:
         return "finished"
     return "stopped" if seen.about.get(ENDED) else "unfinished"
 

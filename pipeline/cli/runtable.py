@@ -108,7 +108,7 @@ def _object(found: Past) -> Mapping[str, object]:
     }
     if seen is None:
         return {**said, "damage": found.damage}
-    counts = {"admitted": seen.admitted, "open": seen.open, "settled": dict(seen.settled)}
+    counts = {"admitted": seen.admitted, "open": seen.open, "settled": dict(seen.settled), "untaken": seen.untaken}
     cost = {"usd": seen.usd, "unpriced": seen.unpriced}
     return {**said, **counts, "cost": cost, "resume": _command(found)}
 
@@ -135,7 +135,8 @@ def _state(found: Past) -> str:
 
 def _records(seen: Overview) -> str:
     settled = ", ".join(f"{count:,} {status}" for status, count in seen.settled.items())
-    return f"{seen.admitted:,} admitted, {seen.open:,} open" + (f"; {settled}" if settled else "")
+    untaken = f"; {seen.untaken:,} not written yet" if seen.untaken else ""
+    return f"{seen.admitted:,} admitted, {seen.open:,} open" + (f"; {settled}" if settled else "") + untaken
 
 
 def _command(found: Past) -> str | None:
