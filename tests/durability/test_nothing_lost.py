@@ -479,16 +479,17 @@ def test_a_sink_that_fails_before_its_first_record_leaves_no_file_it_made(
     made: list[set[str]] = []
 
     async def failing(sink: Resource[Sink]) -> None:
-        with pytest.raises(LookupError):
-            async with sink.open():
-                made.append(set(bytes_of(tmp_path)))
-                raise LookupError
+        async with sink.open():
+            made.append(set(bytes_of(tmp_path)))
+            raise LookupError
 
     async def body() -> None:
-        await failing(DeadLetters(JsonlSink(str(path)), str(errors)))
+        with pytest.raises(LookupError):
+            await failing(DeadLetters(JsonlSink(str(path)), str(errors)))
         assert bytes_of(tmp_path) == {}
         path.write_bytes(b"")
-        await failing(JsonlSink(str(path), mode="append"))
+        with pytest.raises(LookupError):
+            await failing(JsonlSink(str(path), mode="append"))
         assert bytes_of(tmp_path) == {name: b""}, "it was there before"
 
     on(backend, body)
