@@ -56,8 +56,6 @@ async def proved(records: AsyncIterator[Input], before: Before, title: str) -> R
     passed: deque[Input] = deque()
     count = held = 0
     while not (found := records.reached()) or (before.in_order and before.known.left):
-        if found not in (None, before.progress.digest):
-            break
         record = await anext(records, None)
         if record is None:
             found = records.reached()
@@ -72,7 +70,7 @@ async def proved(records: AsyncIterator[Input], before: Before, title: str) -> R
             raise _other(title, before.progress.read, f"its record {count:,} was not among them")
         passed.append(record)
     if found is None:
-        raise _other(title, before.progress.read, f"it ends after {records.taken:,}")
+        raise _other(title, before.progress.read, f"its end comes after {records.taken:,}")
     if found != before.progress.digest:
         raise _other(title, before.progress.read, "they are others now")
     return Replayed(passed, records)

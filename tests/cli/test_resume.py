@@ -79,7 +79,7 @@ def test_failed_records_are_tried_once_more_with_the_answers_they_had(four: Plac
     assert said == f"failed: 1 ValueError (gate) → {where}; once more: penstock resume {four.run} --only failed"
     assert json.loads(where.read_text())["id"] == whole(four)[2]["id"]
     assert four.penstock("resume", four.run).words == [
-        f"nothing to do: run {four.run} is finished, 3 records; 1 failed: penstock resume {four.run} --only failed"
+        f"nothing to do: run {four.run} is finished, 3 records; 1 failed earlier: penstock resume {four.run} --only failed"
     ]
     (four.here / "failing").unlink()
     done = four.penstock("resume", four.run, "--only", "failed")
@@ -94,7 +94,7 @@ def test_what_failed_is_tried_beside_what_is_unfinished_or_alone(four: Place) ->
     killed(four, "four.yaml", "in.txt", "-o", "out.jsonl", admitted=3)
     (four.here / "failing").unlink()
     alone = four.penstock("resume", "--only", "failed")
-    assert ([record["status"] for record in whole(four)], alone.code) == (["ok", "ok"], 0)
+    assert ([record["status"] for record in whole(four)], alone.code) == (["ok", "ok"], 3)
     assert alone.words[-1] == f"go on with: penstock resume {four.run}"
     assert (four.penstock("resume", "--failed").code, prompts(four)) == (0, ["line 1", "fail", "hang"])
 
@@ -211,7 +211,7 @@ def test_a_piped_input_is_finished_as_far_as_it_was_read_and_can_be_piped_again(
         running.wait()
     (four.here / "hold").unlink()
     done = four.penstock("resume")
-    assert (done.code, prompts(four)) == (0, ["line 1", "line 2", "hang"])
+    assert (done.code, prompts(four)) == (3, ["line 1", "line 2", "hang"])
     assert done.words[-1] == f"go on with: … | penstock resume {four.run} -"
     piped = four.penstock("resume", four.run, "-", stdin=(lines(2) + "hang\nmore\n").encode())
     assert (piped.code, prompts(four)) == (0, ["line 1", "line 2", "hang", "more"])
