@@ -163,7 +163,7 @@ class Journal:
             opening.over.set()
 
     async def _close(self, session: Session, held: ExitStack) -> None:
-        """Close the files; those that a thread hangs with are its own, and so is the lock, until it ends."""
+        """Close the files; those that a thread hangs with are its own, and so is the lock: it may still write."""
         try:
             if not session.writer.hangs:
                 await session.writer.at_disk(session.close)

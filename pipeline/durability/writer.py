@@ -136,7 +136,7 @@ class Writer:
 
     async def at_disk(self, work: Callable[[], T]) -> T:
         """Have the writer's thread do `work` in its turn, whoever is cancelled meanwhile: what a thread does is not
-        undone by leaving it. Only when it takes too long after `hurry`, the thread is left behind. Raises `OSError` then,
+        undone by leaving it. When it takes too long after `hurry`, the thread is left behind. Raises `OSError` then,
         and whatever `work` does."""
         with anyio.CancelScope(deadline=self._until, shield=True) as self._at_disk:
             return await anyio.to_thread.run_sync(work, limiter=self._turn, abandon_on_cancel=True)
