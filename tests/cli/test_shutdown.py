@@ -1,7 +1,7 @@
 """Signals to a run that is kept, in every phase of it: what is in flight, what is asked afterwards, how it ends, and
 that a resume finishes it with one line for each record.
 
-A table of signals, phases, numbers of signals, and a pipe or a terminal. CI runs a third of it; all of it:
+A table of signals, phases, numbers of signals, and a pipe or a terminal. CI runs a quarter of it; all of it:
 
     PENSTOCK_SIGNALS=all pytest tests/cli/test_shutdown.py
 
