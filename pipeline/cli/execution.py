@@ -222,7 +222,8 @@ class _Execution:
         """Say which run has an output that is there already."""
         from pipeline.cli.whose import whose  # a run that begins has no need of it
 
-        said = whose(self.job.output, error)
+        kept = self.job.kept
+        said = whose(self.job.output, error, None if kept is None or not kept.fresh else kept.run)
         if said is not None:
             self.voice.error(said)
 

@@ -61,7 +61,7 @@ def test_a_resume_without_the_pipe_ends_with_3_because_the_rest_was_not_read(pip
 def test_another_text_that_is_piped_in_is_refused_before_any_call(text: str, why: str, piped: Place) -> None:
     before, attempts = (piped.here / "out.jsonl").read_bytes(), piped.attempts()
     refused = piped.penstock("resume", piped.run, "-", stdin=text.encode())
-    assert (refused.code, refused.words[0]) == (4, f"error: {OTHER.format(why)}")
+    assert (refused.code, f"error: {OTHER.format(why)}" in refused.words) == (4, True)
     assert "--accept-changes goes on" in refused.err
     assert "accept_changes=True" not in refused.err
     assert ((piped.here / "out.jsonl").read_bytes(), piped.attempts()) == (before, attempts)
@@ -133,11 +133,12 @@ def test_what_is_open_is_left_by_only_failed_and_that_is_told_by_the_code(four: 
 @pytest.mark.parametrize(("grace", "code"), [("10s", 0), ("0s", 3)])
 def test_a_deadline_changes_no_code_if_nothing_was_left_to_do(grace: str, code: int, four: Place) -> None:
     four.write("in.txt", "hang\n")
+    four.write("gate.yaml", "version: 1\nstages:\n  - map: gate\n    call: gate:gate\n")
     four.write("hold", "")
-    with four.running("run", "four.yaml", "in.txt", "-o", "o.jsonl", "--deadline", "1s", "--grace", grace) as running:
+    with four.running("run", "gate.yaml", "in.txt", "-o", "o.jsonl", "--deadline", "1s", "--grace", grace) as running:
         running.until(" 1 admitted, 1 open")
         if code == 0:
-            running.until("stopping")
+            running.until("it drains")
             (four.here / "hold").unlink()
         assert running.wait() == code
 
