@@ -13,9 +13,10 @@ def main() -> None:
 
         listen()
         from pipeline.cli.app import app
-    except KeyboardInterrupt as told:  # while the imports go on: nothing has begun that would have to be ended
+
+        app(prog_name="penstock")
+    except KeyboardInterrupt as told:  # while imports go on: nothing has begun that would have to be ended
         os._exit(getattr(told, "code", 130))
-    app(prog_name="penstock")
 
 
 def _occupy_standard_descriptors() -> None:
