@@ -8,6 +8,7 @@ import re
 import select
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -189,3 +190,17 @@ def on_terminal(*args: str | Path, stdin: bytes, stream: str, **env: str) -> byt
         process.wait()
         os.close(ours)
     return shown
+
+
+def test_an_interrupt_during_the_first_import_of_ours_ends_quietly(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nwhile True: pass\n")
+    done = penstock("run", "-m", "sim/echo", PYTHONPATH=str(tmp_path))
+    assert (done.code, done.out, done.err) == (130, b"", "")
+
+
+def test_the_package_of_the_entry_imports_nothing_before_the_entry_listens() -> None:
+    ask = "import sys; before = set(sys.modules); import pipeline; print(sorted(set(sys.modules) - before))"
+    done = subprocess.run(
+        [sys.executable, "-c", ask], capture_output=True, env=environment(), check=True, timeout=PATIENCE
+    )
+    assert done.stdout == b"['pipeline']\n"
