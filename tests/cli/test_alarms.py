@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.cli.alarms import Alarms
-from pipeline.cli.job import Flags, job_of
+from pipeline.cli.job import Flags, document_of, job_of
 from pipeline.cli.voice import Voice
 from pipeline.core.events import EndpointChanged, LoopBlocked, ModelReplaced, RunStalled
 from pipeline.core.pipeline import Pipeline
@@ -232,7 +232,8 @@ def given(path: Path, **flags: Any) -> Flags:
 def test_both_are_on_unless_the_file_or_a_flag_says_otherwise(
     simple: Path, flags: dict[str, Any], expected: tuple[float | None, float | None]
 ) -> None:
-    pipeline = job_of(given(simple, **flags), Listening()).pipeline
+    asked = given(simple, **flags)
+    pipeline = job_of(asked, document_of(asked, str(simple)), ("-",), Listening()).pipeline
     assert (pipeline.watchdog, pipeline.stall_timeout) == expected
 
 
