@@ -289,7 +289,7 @@ def test_the_status_for_programs_is_the_last_line(four: Place) -> None:
         f'{{"run":"{four.run}","state":"finished","code":0,"counts":{{"ok":2}},"cost":{{"usd":0.0}},"resume":null}}'
     ]
     stopped = four.penstock(
-        "run", "four.yaml", "--json-status", "-q", "--max-failures", "0", "-j", "1", stdin=b"refuse\n" * 99
+        "run", "four.yaml", "--json-status", "-q", "--max-failures", "0", "--max-in-flight", "4", stdin=b"refuse\n" * 99
     )
     status = json.loads(stopped.words[-1])
     assert (status["state"], status["code"]) == ("unfinished", 3)
