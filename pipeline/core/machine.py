@@ -59,10 +59,9 @@ class Machine:
         limits: Limits | None = None,
     ) -> None:
         self.pipeline = pipeline
-        self.own_limits = limits is None
-        self.limits = limits if limits is not None else Limits()
-        own = None if pipeline.budget is None else Purse(pipeline.budget)
-        self.purses = tuple(purse for purse in (own, self.limits.purse) if purse is not None)
+        self.own_limits, self.limits = limits is None, limits or Limits()
+        own = () if pipeline.budget is None else (Purse(pipeline.budget),)
+        self.purses = own if self.limits.purse is None else (*own, self.limits.purse)
         self.listening = listener is not None
         self._listener = listener
         self.listener_errors = 0
