@@ -59,6 +59,8 @@ async def feed(machine: Machine, source: object) -> None:
         else:
             await _feed(machine, source)
     finally:
+        if machine.threshold is not None:
+            machine.threshold.clear()
         machine.entrance_done()
     machine.source_done()
 

@@ -44,25 +44,26 @@ class Threshold:
     async def run(self) -> None:
         """Let in who waits, until `close`."""
         machine, waiting = self._machine, self._waiting
-        try:
-            while waiting or not self._closed:
-                self._changed = anyio.Event()
-                if not waiting and not self._closed:
-                    await self._changed.wait()
-                durable = len(waiting)
-                if machine.journal is None or not durable:
-                    continue
-                if not await machine.journal.durable():
-                    return
-                for _ in range(durable):
-                    await machine.enter(waiting.popleft())
-        finally:
-            while waiting:
-                root = waiting.popleft()
-                if root.revoked:
-                    root.retire()
-                else:
-                    root.resolve(Outcome("cancelled", first_item(root)))
+        while waiting or not self._closed:
+            self._changed = anyio.Event()
+            if not waiting and not self._closed:
+                await self._changed.wait()
+            durable = len(waiting)
+            if machine.journal is None or not durable:
+                continue
+            if not await machine.journal.durable():
+                return
+            for _ in range(durable):
+                await machine.enter(waiting.popleft())
+
+    def clear(self) -> None:
+        """End who still waits; when neither `run` nor anybody who adds is left, since either may end first."""
+        while self._waiting:
+            root = self._waiting.popleft()
+            if root.revoked:
+                root.retire()
+            else:
+                root.resolve(Outcome("cancelled", first_item(root)))
 
 
 def runs_foreign_code(stage: Stage) -> bool:

@@ -78,8 +78,9 @@ def test_failed_records_are_tried_once_more_with_the_answers_they_had(four: Plac
     where = four.store / four.run / "errors.jsonl"
     assert said == f"failed: 1 ValueError (gate) → {where}; once more: penstock resume {four.run} --only failed"
     assert json.loads(where.read_text())["id"] == whole(four)[2]["id"]
+    once_more = f"penstock resume {four.run} --only failed"
     assert four.penstock("resume", four.run).words == [
-        f"nothing to do: run {four.run} is finished, 3 records; 1 failed earlier: penstock resume {four.run} --only failed"
+        f"nothing to do: run {four.run} is finished, 3 records; 1 failed earlier: {once_more}"
     ]
     (four.here / "failing").unlink()
     done = four.penstock("resume", four.run, "--only", "failed")
