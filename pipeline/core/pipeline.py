@@ -201,6 +201,8 @@ class Pipeline:
                 if journal is not None:  # first, so that what is refused has touched nothing, and to be closed last
                     machine.attach(await resources.enter_async_context(journal.open(self, source)))
                 await machine.open_resources(resources, opens)
+                if machine.journal is not None:
+                    await machine.journal.begin()
                 try:
                     async with create_task_group() as tg:
                         lone = intake and source is None  # for submit alone

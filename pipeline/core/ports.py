@@ -152,6 +152,11 @@ class RunJournal(Protocol):
         """Write that `record` is admitted; None if an earlier run did. Waits while too much waits for the disk."""
         ...
 
+    async def begin(self) -> None:
+        """Everything else is open: bring what is made of the journal up to date. Raises `WriteError`; what could not
+        start has touched nothing."""
+        ...
+
     async def durable(self) -> bool:
         """Wait until all that was admitted is on the disk; False if it will never be."""
         ...

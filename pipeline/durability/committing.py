@@ -41,13 +41,16 @@ class Committing:
         self._notes[ERRORS] = "" if errors is None else os.path.abspath(errors)
         self._files.check(self._store, accept=accept)
 
+    def look(self) -> None:
+        """Find out how far the consumer of earlier runs came."""
+        for (number,) in list(self._store.read("SELECT number FROM projection WHERE name = ?", (TAKEN,))):
+            self.taken = self._stored = cast(int, number)
+
     def open(self) -> None:
         """Put room aside, and bring the files up to date. Raises `WriteError` and `OSError`."""
         self._reserve.take()
         self._store.change(*((schema.META, note) for note in self._notes.items()))
         self._files.restore(self._store)
-        for (number,) in list(self._store.read("SELECT number FROM projection WHERE name = ?", (TAKEN,))):
-            self.taken = self._stored = cast(int, number)
         self.usable = True
 
     def commit(self, rows: Sequence[Row | Later]) -> OSError | None:

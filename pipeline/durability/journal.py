@@ -145,7 +145,7 @@ class Journal:
                     await anyio.to_thread.run_sync(commits.check, output, elsewhere, asked.accept_changes)
                     recovery = await recover(store, asked, directory / MARKS)
                     session.marks = await anyio.to_thread.run_sync(open_marks, directory / MARKS, recovery.epoch)
-                    await anyio.to_thread.run_sync(commits.open)
+                    await anyio.to_thread.run_sync(commits.look)
                     await anyio.to_thread.run_sync(session.recover, recovery, asked.reopen)
                     opening.enter(session)
                     await session.writer.run()

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import replace
 from typing import Final, cast
 
-from pipeline.core.errors import ItemError, JournalError, WriteError
+from pipeline.core.errors import ItemError, JournalError, PipelineError, WriteError
 from pipeline.core.identity import Contents
 from pipeline.core.ports import Admitted
 from pipeline.core.purse import Amount
@@ -181,6 +181,15 @@ class Session:
                 self._seq += 1
         self.writer.queue(Row(schema.ROOT, (self._seq, id, place, said, pack(record))))
         return Admitted(record, place, Page(self, self._seq, _NOTHING, frozenset()))
+
+    async def begin(self) -> None:
+        """Satisfies `RunJournal`."""
+        try:
+            await self.writer.at_disk(self.commits.open)
+        except PipelineError:
+            raise
+        except OSError as error:
+            raise failed(error) from error
 
     async def durable(self) -> bool:
         """Satisfies `RunJournal`."""

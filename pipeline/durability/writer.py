@@ -63,7 +63,7 @@ class Writer:
         self._pressed = anyio.Event()
         self._relief = anyio.Event()
         self._closing = False
-        self._until = inf  #: when nobody waits for the disk any more
+        self._patience = inf  #: seconds for which the disk is waited for each time
         self._at_disk: anyio.CancelScope | None = None
         self.hangs = False  #: a thread was left with the file, which nobody may touch any more
         self.written = 0
@@ -129,16 +129,16 @@ class Writer:
         self._pressed.set()
 
     def hurry(self) -> None:
-        """Wait for the disk no longer than `LAST` from now on."""
-        self._until = min(self._until, anyio.current_time() + LAST)
+        """From now on wait for the disk no longer than `LAST` each time."""
+        self._patience = LAST
         if self._at_disk is not None:
-            self._at_disk.deadline = self._until
+            self._at_disk.deadline = anyio.current_time() + LAST
 
     async def at_disk(self, work: Callable[[], T]) -> T:
         """Have the writer's thread do `work` in its turn, whoever is cancelled meanwhile: what a thread does is not
         undone by leaving it. When it takes too long after `hurry`, the thread is left behind. Raises `OSError` then,
         and whatever `work` does."""
-        with anyio.CancelScope(deadline=self._until, shield=True) as self._at_disk:
+        with anyio.CancelScope(deadline=anyio.current_time() + self._patience, shield=True) as self._at_disk:
             return await anyio.to_thread.run_sync(work, limiter=self._turn, abandon_on_cancel=True)
         self.hangs = True
         raise OSError(errno.ETIMEDOUT, f"the disk has not answered within {LAST:g} s of the end")

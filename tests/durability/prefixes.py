@@ -136,6 +136,9 @@ class Session:
         self.add("root", self._seq, (str(record.id), "", place), pack(record))
         return Admitted(record, place, Page(self, self._seq))
 
+    async def begin(self) -> None:
+        """There are no files."""
+
     async def durable(self) -> bool:
         reached = anyio.Event()
         self.when_durable(reached.set)
