@@ -135,7 +135,7 @@ def test_each_is_there_once_over_resumes_and_made_up_if_it_was_torn(backend: str
     async def body() -> None:
         await CHECK.collect(["bad 1", "good"], journal=Journal(tmp_path))
         with path.open("ab") as file:
-            file.write(b"torn")
+            file.write(bytes(4))  # as a loss of power can leave it
         await CHECK.collect(["bad 1", "good", "bad 2"], journal=Journal(tmp_path))
         await CHECK.collect(["bad 1", "good", "bad 2"], journal=Journal(tmp_path))
 
