@@ -210,7 +210,7 @@ def test_a_function_that_was_not_pure_and_raised_is_called_again(backend: str) -
 
     pipeline = Pipeline(map(fails_once, name="m", pure=False))
     first = run_in(backend, 0, played, pipeline, ["one"], Memory())
-    assert first.named("fact") == [(1, '["m"]', "failed", 0)]
+    assert first.named("fact") == [(1, ('["m"]', "failed", 0))]
     resumed = run_in(backend, 0, played, pipeline, ["one"], Memory(tuple(first.sequence[:1])))
     assert b'"status":"failed"' in next(iter(first.lines().values()))
     assert b'"status":"ok"' in next(iter(resumed.lines().values()))
