@@ -99,8 +99,8 @@ class Bench:
             item.frame.resolve(Outcome("ok", item))
         ready = self.machine.results._ready
         while ready:
-            frame, fold, record = ready.popleft()
-            fold.delivered(frame, record)
+            delivery = ready.popleft()
+            delivery.fold.delivered(delivery.frame, delivery.record)
 
     def assert_clean(self) -> None:
         """Ends closed, slots back, nothing alive, no root without exactly one outcome."""
