@@ -1,0 +1,147 @@
+"""The command in a process of its own that has its modules already, since most of a short run is to import them.
+
+A process that has imported everything forks for each command, and the fork goes on as the command's own entry. So what
+runs is what the installed command runs, with descriptors, directory, environment and exit code of its own; only its
+start is not shown. What concerns the start, the terminal or signals is tested with new processes.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Final
+
+#: imported before the first command comes, because nearly all need them
+MODULES: Final = (
+    *("pipeline.cli.app", "pipeline.cli.run", "pipeline.cli.execution", "pipeline.cli.resuming"),
+    *("openai", "jinja2", "stages.models.simulated", "anyio._backends._asyncio", "anyio._backends._trio"),
+)
+
+#: how variables begin that a process reads only when it starts, or a library when it is imported
+AT_START: Final = ("PYTHON", "LC_", "LANG", "OPENAI_LOG", "TERM", "COLUMNS", "FORCE_COLOR", "NO_COLOR", "HTTP", "SSL")
+
+ROOT: Final = Path(__file__).parents[2]
+
+_NUMBER: Final = 8  #: bytes of one on the wire
+
+
+class Preloaded:
+    """The process that forks; it ends with the one that made it. Many commands may run at a time."""
+
+    def __init__(self) -> None:
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.cli.preloaded", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                cwd=ROOT,
+                env={name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"},
+            )
+
+    def run(
+        self, words: Sequence[str], stdin: bytes, cwd: Path, env: Mapping[str, str], timeout: float
+    ) -> tuple[int, bytes, bytes]:
+        """Run the command to its end; its exit code, negative for the signal that killed it, and what came on stdout
+        and stderr, which are pipes. Raises `subprocess.TimeoutExpired`, with the command killed."""
+        with ExitStack() as stack, ThreadPoolExecutor(3) as pool:
+            line, theirs = socket.socketpair()
+            stack.enter_context(line)
+            (given, feed), (heard, out), (words_heard, err) = (os.pipe() for _ in range(3))
+            socket.send_fds(self._control, [b"."], [theirs.fileno(), given, out, err])
+            theirs.close()
+            for number in (given, out, err):
+                os.close(number)
+            pool.submit(_feed, feed, stdin)
+            said = [pool.submit(_drain, number) for number in (heard, words_heard)]
+            line.sendall(json.dumps([list(words), str(cwd), dict(env)]).encode())
+            line.shutdown(socket.SHUT_WR)
+            line.settimeout(timeout)
+            pid = _number(line)
+            try:
+                code = _number(line)
+            except TimeoutError:
+                os.kill(pid, signal.SIGKILL)
+                raise subprocess.TimeoutExpired(list(words), timeout) from None
+            return code, said[0].result(), said[1].result()
+
+
+def _feed(number: int, data: bytes) -> None:
+    with suppress(BrokenPipeError), open(number, "wb") as pipe:
+        pipe.write(data)
+
+
+def _drain(number: int) -> bytes:
+    with open(number, "rb") as pipe:
+        return pipe.read()
+
+
+def _number(line: socket.socket) -> int:
+    said = line.recv(_NUMBER, socket.MSG_WAITALL)
+    if len(said) < _NUMBER:
+        raise EOFError("the process with the modules has ended")
+    return int.from_bytes(said, "big", signed=True)
+
+
+def _serve(control: socket.socket) -> list[str]:
+    """Fork for each command that comes. Returns in the fork, as the command, with its words."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait for commands
+    while True:
+        said, given, _, _ = socket.recv_fds(control, 1, 4)
+        if not said:
+            os._exit(0)
+        line, *streams = given
+        if os.fork():
+            for number in given:
+                os.close(number)
+            continue
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        control.close()
+        return _command(socket.socket(fileno=line), streams)
+
+
+def _command(line: socket.socket, streams: Sequence[int]) -> list[str]:
+    """Fork once more: one says who the other is, waits for it and says how it ended."""
+    with closing(line), line.makefile("rb") as asked:
+        words, cwd, env = json.load(asked)
+        pid = os.fork()
+        if pid:
+            for number in (0, 1, *streams):
+                os.close(number)
+            with suppress(BrokenPipeError):  # it took too long for whoever asked
+                line.sendall(pid.to_bytes(_NUMBER, "big"))
+                code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                line.sendall(code.to_bytes(_NUMBER, "big", signed=True))
+            os._exit(0)
+    for number, given in enumerate(streams):
+        os.dup2(given, number)
+        os.close(given)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    return words
+
+
+def _main() -> None:
+    for module in MODULES:
+        import_module(module)
+    gc.freeze()
+    words = _serve(socket.socket(fileno=int(sys.argv[1])))
+    entry = import_module("pipeline.cli.main")
+    sys.argv = [str(entry.__file__), *words]
+    entry.main()
+
+
+if __name__ == "__main__":
+    _main()
