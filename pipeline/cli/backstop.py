@@ -80,7 +80,12 @@ class Backstop:
         self._exit(f"not ended {OVERDUE:g} s after it was told to; above is what each thread was doing\n")
 
     def _exit(self, words: str) -> None:
-        """End the process. Written directly: whoever else writes may hold a lock and never give it back."""
+        """End the process."""
         with suppress(Exception):
-            os.write(2, (words + self._last()).encode("utf-8", "backslashreplace"))
+            write_words(words + self._last())
         os._exit(self.code or 1)
+
+
+def write_words(text: str) -> None:
+    """Write what is said last on stderr directly: whoever else writes may hold a lock and never give it back."""
+    os.write(2, text.encode("utf-8", "backslashreplace"))

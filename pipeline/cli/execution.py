@@ -89,6 +89,7 @@ class _Execution:
         self.records: Watched | None = None
         self.interrupts: Interrupts | None = None
         self.reader_left = False
+        self.told_how = False  #: one goes on, if there is anything to go on with
         self.failures = Failures()
         self.alarms = Alarms(job.pipeline, job.voice)
         self.pieces: Pieces | None = None
@@ -150,6 +151,8 @@ class _Execution:
         run.while_blocked(self.alarms.lasting)
         if self.interrupts is not None:
             self.interrupts.run = run
+        for line in () if run.recovered is None else run.recovered.files:
+            self.voice.note(line)
         self.voice.note(opening(self.job.name, self.job.pipeline, self.job.output))
 
     def _event(self, event: Event) -> None:
@@ -253,13 +256,14 @@ class _Execution:
         if after.command is not None:
             say = self.voice.note if code == OUTPUT_CLOSED else self.voice.error
             say(f"go on with: {after.command}")
+        self.told_how = True
         if self.job.json_status:
             self.voice.error(after.as_json())
 
     def _last_words(self) -> str:
         """How one goes on, when the process ends at once."""
         kept = self.job.kept
-        return "" if kept is None or not kept.opened else f"go on with: {kept.command()}\n"
+        return "" if kept is None or not kept.opened or self.told_how else f"go on with: {kept.command()}\n"
 
     def _came_to_its_end(self, now: Statistics | None) -> bool:
         ended = self.records is not None and self.records.ended and self.run is not None and not self.run.parked

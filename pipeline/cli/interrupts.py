@@ -13,14 +13,14 @@ import select
 import signal
 import stat
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from math import inf
 
 import anyio
 from anyio import CancelScope, open_signal_receiver, sleep
 from anyio.abc import TaskStatus
 
-from pipeline.cli.backstop import Backstop
+from pipeline.cli.backstop import Backstop, write_words
 from pipeline.cli.exits import INTERRUPTED
 from pipeline.cli.terminated import TERMINATED
 from pipeline.cli.voice import Voice
@@ -85,9 +85,11 @@ class Interrupts:
             self._end_at_once(listened)
 
     def _end_at_once(self, listened: list[signal.Signals]) -> None:
-        """The run is over, and only words are left to say: nothing waits for them any more that was told to end."""
+        """The run is over, and only words are left to say: who is told to end once more says the last of them."""
 
         def leave(number: int, frame: object) -> None:
+            with suppress(Exception):
+                write_words(self._last_words())
             os._exit(_code_of(number) if self.code is None else self.code)
 
         for number in listened:

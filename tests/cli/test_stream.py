@@ -101,7 +101,8 @@ def test_an_item_that_fails_leaves_what_came_of_its_answer_and_says_why(file: Pa
     assert done.code == 4
     assert done.out.startswith(b"[simulated")
     assert done.out.endswith(b"\n")
-    assert "failed: 1 item_timeout (say)" in done.words
+    (failed,) = (line for line in done.words if line.startswith("failed: "))
+    assert failed.startswith("failed: 1 item_timeout (say) → ")
 
 
 def test_a_structured_answer_is_one_line_of_json() -> None:
