@@ -82,10 +82,13 @@ class Backstop:
     def _exit(self, words: str) -> None:
         """End the process."""
         with suppress(Exception):
-            write_words(words + self._last())
+            say_last(words + self._last())
         os._exit(self.code or 1)
 
 
-def write_words(text: str) -> None:
-    """Write what is said last on stderr directly: whoever else writes may hold a lock and never give it back."""
-    os.write(2, text.encode("utf-8", "backslashreplace"))
+def say_last(text: str) -> None:
+    """Write on stderr what nothing comes after, as the process ends. Written directly: whoever else writes may hold a
+    lock and never give it back; and what they still write goes nowhere."""
+    stderr = os.dup(2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    os.write(stderr, text.encode("utf-8", "backslashreplace"))

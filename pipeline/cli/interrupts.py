@@ -20,7 +20,7 @@ import anyio
 from anyio import CancelScope, open_signal_receiver, sleep
 from anyio.abc import TaskStatus
 
-from pipeline.cli.backstop import Backstop, write_words
+from pipeline.cli.backstop import Backstop, say_last
 from pipeline.cli.exits import INTERRUPTED
 from pipeline.cli.terminated import TERMINATED
 from pipeline.cli.voice import Voice
@@ -89,7 +89,7 @@ class Interrupts:
 
         def leave(number: int, frame: object) -> None:
             with suppress(Exception):
-                write_words(self._last_words())
+                say_last(self._last_words())
             os._exit(_code_of(number) if self.code is None else self.code)
 
         for number in listened:
