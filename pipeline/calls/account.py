@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.calls.call import Call, Reply, Request
+from pipeline.calls.departure import begun
 from pipeline.calls.errors import CallError
 from pipeline.calls.faults import GATEWAY
 from pipeline.core.ports import AttemptEnd, OpenAttempt
@@ -30,6 +31,7 @@ class Account:
         async def accounted(request: Request) -> Reply:
             request.visit.admit_call()
             attempt = await _begin(request, self.model)
+            begun(attempt)
             try:
                 reply = await call(request)
             except CallError as error:

@@ -13,7 +13,7 @@ from typing import Final
 
 from pipeline.cli.exits import UsageError
 from pipeline.core.errors import JournalError
-from pipeline.durability.journal import DEAD, FILE, LOCK, MARKS
+from pipeline.durability.journal import DEAD, DEPARTURES, FILE, LOCK, MARKS
 from pipeline.durability.reserve import NAME as RESERVE
 from pipeline.durability.store import HALF, files_of
 
@@ -29,7 +29,7 @@ _TRIES: Final = 8  #: ids that are taken, before a longer one is tried
 #: what a run leaves in its directory; nothing else is ever removed from there
 OURS: Final = (
     *(path.name for name in (FILE, f"{FILE}{HALF}") for path in files_of(Path(name))),
-    *(DEAD, RESERVE, MARKS, LOCK),
+    *(DEAD, RESERVE, MARKS, DEPARTURES, LOCK),
 )
 
 #: file systems on which several machines may write, where a lock and a log beside the file are not to be relied on

@@ -47,6 +47,10 @@ AttemptEnd: TypeAlias = Literal["ok", "refused", "failed", "ambiguous", "unsent"
 class OpenAttempt(Protocol):
     """An attempt whose intent is in the journal: after a crash it is known that it may have been paid."""
 
+    def depart(self) -> None:
+        """Note, at once and for who comes after a kill, that its first byte is about to leave the process."""
+        ...
+
     def end(self, end: AttemptEnd, usage: Usage, cost: Cost | None) -> None:
         """Write how it ended. Queued, not waited for."""
         ...

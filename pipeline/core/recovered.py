@@ -11,8 +11,9 @@ from pipeline.core.budget import dollars
 class Recovered:
     """How far earlier runs came, and what is asked again.
 
-    A call counts as in flight when its intent was in the journal and its end was not. It may not have left the process
-    yet, so the numbers are the most that may be paid for twice because of the crash.
+    A call counts as in flight when its intent was in the journal and its end was not, unless it is known not to have
+    left the process. After a loss of power nothing is known of that, and then the numbers are the most that may be paid
+    for twice.
     """
 
     epochs: int  #: how often the journal was opened before

@@ -23,6 +23,7 @@ from pipeline.core.record import Record
 from pipeline.core.refusals import Mode
 from pipeline.core.targets import label_key
 from pipeline.durability.committing import Committing
+from pipeline.durability.departures import open_departures
 from pipeline.durability.files import Files
 from pipeline.durability.fingerprint.values import JSON
 from pipeline.durability.lock import locked
@@ -41,6 +42,7 @@ FILE = "journal.db"
 DEAD = "errors.jsonl"
 LOCK = "lock"
 MARKS = "marks"
+DEPARTURES = "departures"
 
 
 def _unheard() -> None:
@@ -143,8 +145,11 @@ class Journal:
                 session = Session(store, commits, Rendering(self.render, None if output is None else output.names))
                 try:
                     await anyio.to_thread.run_sync(commits.check, output, elsewhere, asked.accept_changes)
-                    recovery = await recover(store, asked, directory / MARKS)
+                    recovery = await recover(store, asked, directory / MARKS, directory / DEPARTURES)
                     session.marks = await anyio.to_thread.run_sync(open_marks, directory / MARKS, recovery.epoch)
+                    session.departures = await anyio.to_thread.run_sync(
+                        open_departures, directory / DEPARTURES, recovery.epoch
+                    )
                     await anyio.to_thread.run_sync(commits.look)
                     await anyio.to_thread.run_sync(session.recover, recovery, asked.reopen)
                     opening.enter(session)
@@ -153,6 +158,9 @@ class Journal:
                     if session.marks is not None:
                         session.marks.close()
                         session.marks = None
+                    if session.departures is not None:
+                        session.departures.close()
+                        session.departures = None
                     await self._close(session, held)
         except Exception as error:
             if opening.over.is_set():

@@ -15,7 +15,7 @@ from pipeline.core.record import Record, Status, usage_json
 from pipeline.core.usage import Cost, Usage
 from pipeline.durability import schema
 from pipeline.durability.letters import Place
-from pipeline.durability.schema import Row
+from pipeline.durability.schema import Row, Value
 
 if TYPE_CHECKING:
     from pipeline.durability.session import Session
@@ -69,9 +69,9 @@ class Page:
         session = self._session
         id = session.next_attempt()
         put_aside = None if reserved is None else encode(list(reserved)).decode()
-        values = (id, self.seq, self._text(path), ordinal, number, session.epoch, model, put_aside)
-        session.writer.queue(Row(schema.BEGUN, values))
-        attempt = OpenAttempt(session, self.seq, id)
+        begun = (id, self.seq, self._text(path), ordinal, number, session.epoch, model, put_aside)
+        session.writer.queue(Row(schema.ATTEMPT, (*begun, "started", None, None, None)))
+        attempt = OpenAttempt(session, begun)
         try:
             durable = await session.writer.durable()
         except BaseException:
@@ -142,12 +142,11 @@ class Page:
 class OpenAttempt:
     """An attempt that was written before it was sent."""
 
-    __slots__ = ("_id", "_out", "_root", "_session")
+    __slots__ = ("_begun", "_out", "_session")
 
-    def __init__(self, session: Session, root: int, id: int) -> None:
+    def __init__(self, session: Session, begun: tuple[int, *tuple[Value, ...]]) -> None:
         self._session = session
-        self._root = root
-        self._id = id
+        self._begun = begun  #: its id, and all else that its row began with
         self._out = False
 
     def set_out(self) -> None:
@@ -155,10 +154,15 @@ class OpenAttempt:
         self._out = True
         self._session.in_flight += 1
 
+    def depart(self) -> None:
+        departures = self._session.departures
+        if departures is not None:
+            departures.note(self._begun[0])
+
     def end(self, end: AttemptEnd, usage: Usage, cost: Cost | None) -> None:
         if self._out:
             self._out = False
             self._session.in_flight -= 1
         counts = encode(usage_json(usage)).decode()
         usd, source = (None, None) if cost is None else (cost.usd, cost.source)
-        self._session.writer.queue(Row(schema.ENDED, (end, counts, usd, source, self._id, self._root)))
+        self._session.writer.queue(Row(schema.ATTEMPT, (*self._begun, end, counts, usd, source)))

@@ -19,6 +19,7 @@ from pipeline.core.pipeline import Pipeline
 from pipeline.core.purse import PICOS
 from pipeline.core.recovered import Recovered
 from pipeline.durability import schema
+from pipeline.durability.departures import departed
 from pipeline.durability.fingerprint import Fingerprint
 from pipeline.durability.fingerprint.changes import Change, differences
 from pipeline.durability.fingerprint.values import JSON
@@ -27,7 +28,7 @@ from pipeline.durability.input import InputChange, examine, only_failed
 from pipeline.durability.marks import left
 from pipeline.durability.poison import blamed, poisoned
 from pipeline.durability.reopening import AS_IT_IS, Again, Reopen, changed, failed_again, redone_from, withdrawn
-from pipeline.durability.spending import Attempt, Means, calls_in_flight, in_flight
+from pipeline.durability.spending import InFlight, Means, in_flight, not_sent
 from pipeline.durability.store import Store
 
 # what events of an opening are called
@@ -72,7 +73,7 @@ class Recovery(NamedTuple):
     anew: frozenset[str]  #: ids of records that were forgotten because the input says something else under them
 
 
-async def recover(store: Store, opening: Opening, marks: Path) -> Recovery:
+async def recover(store: Store, opening: Opening, marks: Path, departures: Path) -> Recovery:
     """Look, refuse or change, and count. Raises `JournalError`, with nothing changed."""
     now = await to_thread.run_sync(given, opening.pipeline, opening.settings)
     before = await to_thread.run_sync(given_before, store)
@@ -82,18 +83,18 @@ async def recover(store: Store, opening: Opening, marks: Path) -> Recovery:
     input = await examine(store, opening.source, accept=opening.accept_changes)
     if opening.reopen.only_failed:
         input = await to_thread.run_sync(only_failed, store, input)
-    return await to_thread.run_sync(_change, store, opening, Found(now, before, changes, input), marks)
+    return await to_thread.run_sync(_change, store, opening, Found(now, before, changes, input), marks, departures)
 
 
-def _change(store: Store, opening: Opening, found: Found, marks: Path) -> Recovery:
+def _change(store: Store, opening: Opening, found: Found, marks: Path, departures: Path) -> Recovery:
     """Write all that follows, in one transaction."""
     (before,) = cast("tuple[int]", next(store.read(f"SELECT count(*) FROM event WHERE what = '{OPENED}'")))
     epoch, at = before + 1, datetime.now(UTC).isoformat(timespec="milliseconds")
     again = _again(store, opening, found)
-    crashed = in_flight(store)
-    calls = calls_in_flight(store)
+    unsent = not_sent(store, departed(departures))
+    crashed = in_flight(store, set(unsent))
     told = [(OPENED, {"run": epoch})]
-    told += [(RECOVERED, {"calls": calls, "attempts": len(crashed)})] if crashed else []
+    told += [(RECOVERED, {"calls": crashed.calls, "attempts": len(crashed.attempts)})] if crashed.attempts else []
     told += [(CHANGED, {"changes": [each.as_json() for each in found.changes]})] if found.changes else []
     told += [(INPUT_CHANGED, found.input.as_json())] if found.input != InputChange() else []
     told += [(REOPENED, {"roots": again.roots, "lines": again.lines, "facts": again.facts})] if again.statements else []
@@ -102,6 +103,7 @@ def _change(store: Store, opening: Opening, found: Found, marks: Path) -> Recove
     )
     known = found.before is not None and found.before.as_json() == found.given.as_json()
     store.change(
+        *((schema.NOT_SENT, each) for each in unsent),
         (schema.LOST, ()),
         *blamed(left(marks), epoch),
         *again.statements,
@@ -109,7 +111,7 @@ def _change(store: Store, opening: Opening, found: Found, marks: Path) -> Recove
         *(() if known else (row_of(epoch, at, found.given),)),
         *((schema.EVENT, (at, what, encode(value).decode())) for what, value in told),
     )
-    recovered = None if epoch == 1 else _recovered(store, before, again, calls, crashed)
+    recovered = None if epoch == 1 else _recovered(store, before, again, crashed)
     if recovered is not None:
         recovered = replace(recovered, left=found.input.left)
     return Recovery(epoch, recovered, anew)
@@ -129,14 +131,14 @@ def _again(store: Store, opening: Opening, found: Found) -> Again:
     return again
 
 
-def _recovered(store: Store, epochs: int, again: Again, calls: int, crashed: list[Attempt]) -> Recovered:
+def _recovered(store: Store, epochs: int, again: Again, crashed: InFlight) -> Recovered:
     def one(query: str) -> int:
         return cast(int, next(store.read(query))[0])
 
     finished = "FROM fact WHERE kind = 'call'"
     begun = f"{finished} AND root IN (SELECT seq FROM root WHERE seq NOT IN (SELECT root FROM settled))"
     means = Means(store)
-    prices = [means.price(attempt) for attempt in crashed]
+    prices = [means.price(attempt) for attempt in crashed.attempts]
     done = one("SELECT count(*) FROM settled")
     return Recovered(
         epochs=epochs,
@@ -145,8 +147,8 @@ def _recovered(store: Store, epochs: int, again: Again, calls: int, crashed: lis
         partly=one(f"SELECT count(DISTINCT root) {begun}"),
         reused=one(f"SELECT count(*) {begun}"),
         calls=one(f"SELECT count(*) {finished}"),
-        calls_in_flight=calls,
-        attempts_in_flight=len(crashed),
+        calls_in_flight=crashed.calls,
+        attempts_in_flight=len(crashed.attempts),
         usd=sum(price or 0 for price in prices) / PICOS,
         unpriced=prices.count(None),
         reopened=again.roots,

@@ -86,23 +86,32 @@ def _insert(table: str, insert: str = "INSERT", **constants: str) -> str:
     return f"{insert} INTO {table} ({', '.join(CHECKED[table])}, crc) VALUES ({ordered}, {crc(table, **values)})"
 
 
+def _insert_summed(table: str, insert: str = "INSERT") -> str:
+    """The same, with the sum as one more value, which costs half of what it costs SQLite to ask for it."""
+    columns = CHECKED[table]
+    return f"{insert} INTO {table} ({', '.join(columns)}, crc) VALUES ({', '.join('?' * (len(columns) + 1))})"
+
+
 META: Final = _insert("meta", "INSERT OR REPLACE")
 CONFIG: Final = _insert("config")
 SOURCE: Final = _insert("source", "INSERT OR REPLACE")
-ROOT: Final = _insert("root")
-FACT: Final = _insert("fact", "INSERT OR REPLACE")
-BEGUN: Final = _insert("attempt", state="'started'", usage="NULL", usd="NULL", source="NULL")
-ENDED: Final = (
-    "UPDATE attempt SET state = ?1, usage = ?2, usd = ?3, source = ?4,"
-    f" crc = {crc('attempt', state='?1', usage='?2', usd='?3', source='?4')} WHERE root = ?6 AND id = ?5"
-)
+ROOT: Final = _insert_summed("root")
+FACT: Final = _insert_summed("fact", "INSERT OR REPLACE")
+ATTEMPT: Final = _insert_summed("attempt", "INSERT OR REPLACE")
 _AMBIGUOUS: Final = "'ambiguous'"
 #: what a recovery makes of attempts that have not ended
 LOST: Final = (
     f"UPDATE attempt SET state = 'ambiguous', crc = {crc('attempt', state=_AMBIGUOUS)} WHERE state = 'started'"
 )
-LINE: Final = _insert("line")
-SETTLED: Final = _insert("settled")
+_UNSENT: Final = "'unsent'"
+#: and of those that are known not to have left
+NOT_SENT: Final = (
+    f"UPDATE attempt SET state = 'unsent', crc = {crc('attempt', state=_UNSENT)} WHERE root = ?1 AND id = ?2"
+)
+LINE: Final = _insert_summed("line")
+SETTLED: Final = _insert_summed("settled")
+#: statements to whose values their sum is added; there are some of them for each call
+SUMMED: Final = frozenset((ROOT, FACT, ATTEMPT, LINE, SETTLED))
 PROJECTION: Final = _insert("projection", "INSERT OR REPLACE")
 EVENT: Final = _insert("event", id="(SELECT coalesce(max(id), 0) + 1 FROM event)")
 

@@ -15,6 +15,7 @@ from pipeline.core.recovered import Recovered
 from pipeline.core.usage import RunAccount
 from pipeline.durability import schema
 from pipeline.durability.committing import Committing
+from pipeline.durability.departures import Departures
 from pipeline.durability.input import edited, progress
 from pipeline.durability.known import Known
 from pipeline.durability.letters import FailedLine, Place, Tried
@@ -49,6 +50,7 @@ class Session:
         self.in_flight = 0  #: attempts that may have been sent and have not ended
         self.epoch = 1
         self.marks: Marks | None = None  #: whose code is at work
+        self.departures: Departures | None = None  #: which attempts have left
         self.suspected = Suspected()
         self.recalled = RunAccount()  #: what calls cost that were answered from the journal
         self._recovered: Recovered | None = None

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Final, NamedTuple, TypeAlias, cast
 
 from pipeline.core.codec import decode
 from pipeline.core.purse import Amount, picos
+from pipeline.durability.departures import Departed
 from pipeline.durability.schema import Value
 from pipeline.durability.store import Store
 
 #: attempts of calls of open roots that were in flight when the last run that made any ended. Those that a recovery
 #: has marked have no usage; one that ended by itself has.
-IN_FLIGHT: Final = (
+_IN_FLIGHT: Final = (
+    "SELECT model, state, reserved, usage, usd, root, path, ordinal, id, epoch"
     " FROM attempt WHERE (state = 'started' OR (state = 'ambiguous' AND usage IS NULL))"
     " AND epoch = (SELECT max(epoch) FROM attempt)"
     " AND root IN (SELECT seq FROM root) AND root NOT IN (SELECT root FROM settled)"
@@ -84,15 +86,26 @@ def spent(store: Store) -> Amount:
     return Amount(money, tokens, requests)
 
 
-def in_flight(store: Store) -> list[Attempt]:
-    """The attempts that were in flight when the last run ended."""
-    return list(store.read(_COLUMNS + IN_FLIGHT))
+class InFlight(NamedTuple):
+    """What was in flight when the last run ended."""
+
+    attempts: list[Attempt]
+    calls: int  #: of those
 
 
-def calls_in_flight(store: Store) -> int:
-    """The calls of those."""
-    query = f"SELECT count(*) FROM (SELECT DISTINCT root, path, ordinal{IN_FLIGHT})"
-    return cast(int, next(store.read(query))[0])
+def in_flight(store: Store, unsent: Set[tuple[int, int]]) -> InFlight:
+    """What was in flight when the last run ended, without the attempts, by root and id, that are known not to have
+    left."""
+    found = [row for row in store.read(_IN_FLIGHT) if (row[5], row[8]) not in unsent]
+    return InFlight([row[:5] for row in found], len({row[5:8] for row in found}))
+
+
+def not_sent(store: Store, departed: Departed) -> list[tuple[int, int]]:
+    """The attempts without an end, by root and id, that surely have not left the process."""
+    begun = cast(
+        "Iterator[tuple[int, int, int]]", store.read("SELECT root, id, epoch FROM attempt WHERE state = 'started'")
+    )
+    return [(root, id) for root, id, epoch in begun if not departed.may_have_left(id, epoch)]
 
 
 def _reserved(value: Value) -> Amount | None:

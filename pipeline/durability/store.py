@@ -18,7 +18,7 @@ from zlib import crc32
 
 from pipeline.core.errors import JournalError
 from pipeline.durability.own import PRIVATE, refuse_others
-from pipeline.durability.schema import APPLICATION, CHECKED, META, TABLES, VERSION, Row, Value, crc
+from pipeline.durability.schema import APPLICATION, CHECKED, META, SUMMED, TABLES, VERSION, Row, Value, crc
 from pipeline.durability.text import bindable, unbound
 
 Durability: TypeAlias = Literal["power", "process"]
@@ -152,7 +152,8 @@ class Store:
 
     def _bind(self, statement: str, values: Sequence[Value]) -> sqlite3.Cursor:
         """The only place where values, whatever they are, become SQLite's."""
-        return self._connection.execute(statement, bindable(values))
+        values = bindable(values)
+        return self._connection.execute(statement, (*values, summed(*values)) if statement in SUMMED else values)
 
     def change(self, *statements: tuple[str, Sequence[Value]]) -> None:
         """Make changes that are no part of the sequence, such as what a resume takes back, in one transaction."""

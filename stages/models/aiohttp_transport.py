@@ -19,6 +19,7 @@ import anyio.lowlevel
 import httpx2
 import yarl
 
+from pipeline.calls.departure import departs
 from stages.models.plain_http import ReadyHeaders
 from stages.models.sockets import Sockets, no_descriptor
 from stages.models.streaming import is_stream, open_response, wants_stream
@@ -59,6 +60,8 @@ _GONE: Final = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.
 
 class AiohttpTransport(httpx2.AsyncBaseTransport):
     """Sends to the origin of `base_url` only. Its idle connections are counted by `sockets`, which says how many."""
+
+    tells_departures = True
 
     def __init__(self, base_url: str, sockets: Sockets, max_answer: int = MAX_ANSWER) -> None:
         self._origin = Origin(base_url)
@@ -200,6 +203,7 @@ class Connector(aiohttp.TCPConnector):
     ) -> Connection:
         connection = await super().connect(req, traces, timeout)
         socket = connection.transport
+        departs()
         if socket is not None:
             _SENDING.get().used = self._unused.pop(socket, None) is not None
             connection.add_callback(partial(self._left, socket))

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import httpx2
 
+from pipeline.calls.departure import TellsDepartures, departs
+
 #: what of a request counts for one with a body of bytes
 _USUAL: Final = frozenset({"headers", "timeout", "content", "params", "files"})
 
@@ -44,6 +46,7 @@ class PlainHttp(httpx2.AsyncClient):
     def __init__(self, transport: httpx2.AsyncBaseTransport, timeout: httpx2.Timeout) -> None:
         super().__init__(transport=transport, timeout=timeout, trust_env=False, follow_redirects=False)
         self._sends = transport
+        self._told = isinstance(transport, TellsDepartures)  #: when a request leaves, by what sends it
         self._known: dict[str, httpx2.URL] = {}  #: one or two paths; reading a URL costs as much as sending it
         self._timeouts = timeout.as_dict()
 
@@ -60,9 +63,13 @@ class PlainHttp(httpx2.AsyncClient):
 
     def send_ready(self, url: httpx2.URL, headers: ReadyHeaders, content: bytes) -> Awaitable[httpx2.Response]:
         """Send what is ready."""
+        if not self._told:
+            departs()
         return self._sends.handle_async_request(ReadyRequest(url, headers, content, {"timeout": self._timeouts}))
 
     async def send(self, request: httpx2.Request, **given: Any) -> httpx2.Response:
+        if not self._told:
+            departs()
         response = await self._sends.handle_async_request(request)
         response.request = request
         return response

@@ -20,6 +20,7 @@ import anyio
 import httpcore2
 import httpx2
 
+from pipeline.calls.departure import departs
 from stages.models.plain_http import ReadyRequest
 from stages.models.sockets import Sockets, no_descriptor
 from stages.models.streaming import is_stream, open_response, wants_stream
@@ -36,6 +37,8 @@ from stages.models.transport import (
 
 class PooledTransport(httpx2.AsyncBaseTransport):
     """Sends to the origin of `base_url` only. Its idle connections are counted by `sockets`, which says how many."""
+
+    tells_departures = True
 
     def __init__(self, base_url: str, sockets: Sockets, max_answer: int = MAX_ANSWER) -> None:
         self._origin = Origin(base_url)
@@ -110,12 +113,13 @@ class PooledTransport(httpx2.AsyncBaseTransport):
             while self._idle:
                 _, connection = self._idle.pop()
                 if not connection.has_expired():
+                    departs()
                     return connection, await self._sent(connection, request, used=True)
                 await connection.aclose()  # the server has closed it, or is about to
             await self._sockets.make_room()
             connection = self._opened(request)
             try:
-                return connection, await self._sent(connection, request, used=False)
+                return connection, await self._sent(connection, _traced(request), used=False)
             except httpx2.ConnectError as error:
                 if not no_descriptor(_causes(error)):
                     raise
@@ -193,6 +197,17 @@ async def _whole(response: httpcore2.Response, limit: int) -> bytes:
     if size > limit:
         raise too_large(limit)
     return b"".join(parts) if len(parts) != 1 else parts[0]
+
+
+def _traced(request: httpcore2.Request) -> httpcore2.Request:
+    """The same request, for a connection that is to be made first: it leaves when there is one."""
+
+    async def trace(what: str, info: object) -> None:
+        if what.endswith("send_request_headers.started"):
+            departs()
+
+    request.extensions["trace"] = trace  # pyright: ignore[reportUnknownMemberType]
+    return request
 
 
 def _is_closed(error: Exception) -> bool:

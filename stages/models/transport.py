@@ -82,6 +82,8 @@ class SharedTransport:
 
 
 class _Member(httpx2.AsyncBaseTransport):
+    tells_departures = True  #: as all do that `open_transport` returns
+
     def __init__(self, transport: httpx2.AsyncBaseTransport, leave: Callable[[], Awaitable[None]]) -> None:
         self._transport = transport
         self._leave: Callable[[], Awaitable[None]] | None = leave

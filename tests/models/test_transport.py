@@ -13,6 +13,7 @@ import anyio.lowlevel
 import httpx2
 import pytest
 
+from pipeline.calls.departure import begun
 from pipeline.calls.faults import fault_of_cause
 from stages.models import aiohttp_transport, pools, transport
 from stages.models.aiohttp_transport import AiohttpTransport
@@ -59,6 +60,48 @@ async def failure(made: Transport, server: RawServer) -> BaseException:
     with pytest.raises((httpx2.TransportError, transport.TransportRefusal)) as caught:
         await asked(made, server)
     return caught.value
+
+
+class Departing:
+    """An attempt that counts how often it was told to leave, and what was known of the server then."""
+
+    def __init__(self, heads: list[bytes] | None = None) -> None:
+        self.heads = heads
+        self.times = 0
+
+    def depart(self) -> None:
+        assert self.heads in (None, []), "it had left before"
+        self.times += 1
+
+    def end(self, end: object, usage: object, cost: object) -> None:
+        raise AssertionError("a transport ends nothing")
+
+
+async def test_an_attempt_departs_on_a_connection_that_is_new_and_on_one_that_was_used(opens: Opens) -> None:
+    async def handle(connection: Connection) -> None:
+        for _ in range(2):
+            await connection.read()
+            await connection.answer(b"{}")
+
+    async with raw_server(handle) as server, opened(opens, server.base_url) as made:
+        first, second = Departing(server.heads), Departing()
+        begun(first)
+        await asked(made, server)
+        begun(second)
+        await asked(made, server)
+        begun(None)
+        await made.aclose()
+    assert (server.opened, first.times, second.times) == (1, 1, 1)
+
+
+async def test_an_attempt_that_finds_no_server_does_not_depart(opens: Opens) -> None:
+    async with opened(opens, "http://127.0.0.1:9/v1") as made:
+        attempt = Departing()
+        begun(attempt)
+        with pytest.raises(httpx2.ConnectError):
+            await made.handle_async_request(httpx2.Request("POST", "http://127.0.0.1:9/v1/x", content=BODY))
+        begun(None)
+    assert attempt.times == 0
 
 
 async def test_what_is_sent_is_what_was_asked_for_and_nothing_else(opens: Opens) -> None:

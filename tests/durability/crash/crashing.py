@@ -19,7 +19,7 @@ from tests.durability.crash.recording import DB, LOG
 from tests.durability.crash.workloads import workloads
 
 COMMAND = "python -m tests.durability.crash"
-COLUMNS = ("cases", "struck", "recovering", "states", "printed", "unsent", "repeated", "gone", "failures")
+COLUMNS = ("cases", "struck", "recovering", "states", "begun", "unsent", "repeated", "gone", "failures")
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Tally:
     struck: int = 0  #: kills
     recovering: int = 0  #: those of them that struck before a life that resumes wrote anything new
     states: Counter[str] = field(default_factory=Counter[str])  #: points that were struck
-    printed: int = 0
+    begun: int = 0
     unsent: int = 0
     repeated: int = 0
     gone: int = 0
@@ -42,7 +42,7 @@ class Tally:
             self.struck += 1
             self.recovering += life.recovering and number > 0
             self.states[str(life.struck)] += 1
-        for name in ("printed", "unsent", "repeated", "gone"):
+        for name in ("begun", "unsent", "repeated", "gone"):
             setattr(self, name, getattr(self, name) + getattr(verdict, name))
         if verdict.faults:
             self.failures.append("\n".join([f"{COMMAND} --case {str(case)!r}", *verdict.faults]))

@@ -19,7 +19,7 @@ class Verdict:
     """`faults` is what does not hold. The rest are counts, over all crashes of a case."""
 
     faults: list[str] = field(default_factory=list[str])
-    printed: int = 0  #: attempts that had been begun at a crash and not ended
+    begun: int = 0  #: attempts that had been begun at a crash and not ended
     unsent: int = 0  #: those of them that never reached the server
     repeated: int = 0  #: those of them that were sent again later
     gone: int = 0  #: those of them that were not needed any more, as the losers of a race
@@ -93,7 +93,7 @@ def _count(workload: Workload, verdict: Verdict, life: Life, number: int, played
     later = {(each.call, each.attempt[3]) for each in played.seen if each.life > number and each.what == "arrived"}
     sent = names & here
     repeated = Counter({name: count for name, count in sent.items() if name in later})
-    verdict.printed += len(begun)
+    verdict.begun += len(begun)
     verdict.unsent += len(begun) - sent.total()
     verdict.repeated += repeated.total()
     verdict.gone += sent.total() - repeated.total()
@@ -106,9 +106,16 @@ def _count(workload: Workload, verdict: Verdict, life: Life, number: int, played
     most = workload.phases[life.phase].bounds.calls
     if most is not None and len({call for call, _ in repeated}) > most:
         yield f"crash {number}: {repeated.total()} calls were repeated, and {most} can be in flight"
-    told, doubtful = played.lives[number + 1].printed, len(life.kept.in_doubt)
+    told, doubtful = played.lives[number + 1].printed, _in_flight(life, played)
     if told is not None and told != doubtful:
         yield f"crash {number}: the resume said {told}, and {doubtful} were in flight"
+
+
+def _in_flight(life: Life, played: Played) -> int:
+    """The attempts in doubt that reached the server, in the life that made them."""
+    maker = next((number for number, each in enumerate(played.lives) if each.kept.last == life.kept.last), None)
+    arrived = {(each.call, each.attempt[3]) for each in played.seen if each.life == maker and each.what == "arrived"}
+    return sum((each.call, each.number) in arrived for each in life.kept.in_doubt)
 
 
 def _against_ledger(workload: Workload, played: Played) -> Iterator[str]:

@@ -45,10 +45,15 @@ class Kept:
         return b"".join(self.lines)
 
     @property
+    def last(self) -> int:
+        """The last run that made attempts."""
+        return max((each.epoch for each in self.attempts), default=0)
+
+    @property
     def in_doubt(self) -> tuple[Attempt, ...]:
-        """The attempts of which the next life has to say that they may be paid twice: of the last run that made any,
-        those that nobody knows the end of, for calls that are still needed."""
-        last, done = max((each.epoch for each in self.attempts), default=0), self.done("call")
+        """The attempts that may be paid twice, if they have left: of the last run that made any, those that nobody
+        knows the end of, for calls that are still needed."""
+        last, done = self.last, self.done("call")
         wanted = (each for each in self.attempts if each.epoch == last and each.root not in self.ended)
         return tuple(each for each in wanted if each.open and each.call not in done)
 

@@ -15,6 +15,7 @@ import anyio
 import httpx2
 
 from pipeline.calls.call import Request
+from pipeline.calls.departure import departs
 from stages.models import simulated, simulated_server
 
 
@@ -66,9 +67,12 @@ def keep(path: Path, life: int, probe: Callable[[str], None]) -> Ledger:
     _open.append(ledger)
 
     class Recorded(simulated_server.SimulatedTransport):
+        tells_departures = True
+
         async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
             name = json.loads(bytes.fromhex(request.headers["x-where"]))
             probe("request:before")
+            departs()
             ledger.write("arrived", name)
             probe("request:arrived")
             try:

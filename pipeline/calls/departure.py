@@ -1,0 +1,34 @@
+"""The moment at which an attempt leaves the process, which its policies do not see: only what sends it knows.
+
+What has not left costs nothing, whatever kills the process. An attempt waits for limits, quotas, its body and its
+connection after its intent is in the journal, so without this all that wait would count as paid.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Final, Protocol, runtime_checkable
+
+from pipeline.core.ports import OpenAttempt
+
+#: of the task that makes it; nothing else reaches from a policy through a client to its transport
+_ATTEMPT: Final = ContextVar[OpenAttempt | None]("attempt", default=None)
+
+
+@runtime_checkable
+class TellsDepartures(Protocol):
+    """A transport that calls `departs` itself, when it has a connection."""
+
+    tells_departures: bool
+
+
+def begun(attempt: OpenAttempt | None) -> None:
+    """What this task sends next is sent for `attempt`; None: for nothing that is in a journal."""
+    _ATTEMPT.set(attempt)
+
+
+def departs() -> None:
+    """The first byte is about to leave."""
+    attempt = _ATTEMPT.get()
+    if attempt is not None:
+        attempt.depart()
