@@ -153,7 +153,7 @@ class Results:
 
         def written(record: Record, number: int) -> None:
             self._unwritten -= 1
-            self._ready.append(delivery._replace(record=record, number=number))
+            self._ready.append(Delivery(frame, delivery.fold, record, number))
             if self._wake is not None:
                 self._wake.set()
 

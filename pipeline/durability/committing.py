@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Never, cast
+from typing import cast
 
 from pipeline.durability import schema
 from pipeline.durability.files import Files
@@ -127,4 +127,4 @@ class Committing:
 
 
 def _line(row: Row) -> LineValues:
-    return LineValues._make(cast("tuple[Never, ...]", row.values))
+    return cast(LineValues, row.values)

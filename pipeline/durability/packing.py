@@ -17,7 +17,7 @@ from pipeline.core.state import Message, Role, ToolCall
 def pack(record: Input) -> bytes:
     """The record as JSON. Raises `NotJson` for one that code gave and that has none."""
     packed: dict[str, object] = {} if record.position is None else {"position": record.position}
-    if record._replace(position=None) == input_of_text(record.prompt or "", id=record.id):
+    if _is_text(record):
         return encode({"text": record.prompt, **packed})
     if record.value is not record.fields:
         packed["value"] = record.value
@@ -30,6 +30,12 @@ def pack(record: Input) -> bytes:
     if record.defect is not None:
         packed["defect"] = {"type": record.defect.type, "message": record.defect.message}
     return encode(packed)
+
+
+def _is_text(record: Input) -> bool:
+    """Whether it is what `input_of_text` makes of its prompt."""
+    said = (record.value, record.fields, record.messages, record.defect)
+    return record.prompt is not None and said == (record.prompt, {"prompt": record.prompt}, (), None)
 
 
 def unpack(data: bytes, id: str) -> Input:

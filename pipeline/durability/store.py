@@ -17,8 +17,9 @@ from typing import Final, Literal, TypeAlias
 from zlib import crc32
 
 from pipeline.core.errors import JournalError
+from pipeline.durability.batches import Batches
 from pipeline.durability.own import PRIVATE, refuse_others
-from pipeline.durability.schema import APPLICATION, CHECKED, META, SUMMED, TABLES, VERSION, Row, Value, crc
+from pipeline.durability.schema import APPLICATION, CHECKED, META, TABLES, VERSION, Row, Value, crc
 from pipeline.durability.text import bindable, unbound
 
 Durability: TypeAlias = Literal["power", "process"]
@@ -131,11 +132,17 @@ class Store:
         disk refuses."""
         written: list[Row] = []
         with self._transaction("commit"):
+            batches = Batches(self._connection.execute, summed)
             for each in rows:
-                row = each if isinstance(each, Row) else each(self)
-                self._bind(row.statement, row.values)
+                if isinstance(each, Row):
+                    row = each
+                else:
+                    batches.flush()
+                    row = each(self)
+                batches.add(row)
                 written.append(row)
                 self._probe("commit:row")
+            batches.flush()
         return written
 
     def read(self, query: str, values: Sequence[Value] = ()) -> Iterator[tuple[Value, ...]]:
@@ -152,8 +159,7 @@ class Store:
 
     def _bind(self, statement: str, values: Sequence[Value]) -> sqlite3.Cursor:
         """The only place where values, whatever they are, become SQLite's."""
-        values = bindable(values)
-        return self._connection.execute(statement, (*values, summed(*values)) if statement in SUMMED else values)
+        return self._connection.execute(statement, bindable(values))
 
     def change(self, *statements: tuple[str, Sequence[Value]]) -> None:
         """Make changes that are no part of the sequence, such as what a resume takes back, in one transaction."""
@@ -292,5 +298,7 @@ def _check(connection: sqlite3.Connection, path: Path, table: str) -> None:
 
 def summed(*values: Value) -> int:
     """The sum of a row. A number is the same whether it came as a whole one or as a float."""
-    same = [int(value) if type(value) is float and value.is_integer() else value for value in values]
+    same = list(values)
+    if float in map(type, values):
+        same = [int(value) if type(value) is float and value.is_integer() else value for value in values]
     return crc32(marshal.dumps(same, 2))  # the form that has no references, which would tell more than the values

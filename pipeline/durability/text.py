@@ -19,8 +19,9 @@ _ESCAPE: Final = re.compile(rf"{_MARK}([0-9a-f]{{4}})")
 
 def bindable(values: Sequence[Value]) -> Sequence[Value]:
     """The same values, as SQLite takes them."""
-    if any(type(value) is str and not value.isascii() and _ESCAPED.search(value) for value in values):
-        return tuple(_escaped(value) if isinstance(value, str) else value for value in values)
+    for value in values:
+        if type(value) is str and not value.isascii() and _ESCAPED.search(value):
+            return tuple(_escaped(value) if isinstance(value, str) else value for value in values)
     return values
 
 

@@ -1,9 +1,9 @@
 """The one writer of a journal: what is queued on the loop is committed in order by a thread, group by group.
 
 Nobody on the loop ever waits for the disk, except those who ask for it: `durable` returns when all that was queued
-before is on the disk. A group is what has come while the last one was being written; when nobody presses, a little more
-is waited for. The queue is bounded by `room`, which admission waits for, so a slow disk slows the run and memory does
-not grow.
+before is on the disk. A group is what has come while the last one was being written; a little more is waited for when
+nobody presses, or when so much came last time that it pays. The queue is bounded by `room`, which admission waits for,
+so a slow disk slows the run and memory does not grow.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from pipeline.durability.store import Later
 
 T = TypeVar("T")
 
-PRESSED: Final = 0.004  #: seconds that a group waits for more when somebody waits for it
+PRESSED: Final = 0.008  #: seconds that a group waits for more when somebody waits for it
 PATIENT: Final = 0.01  #: and when nobody does
-GROUP: Final = 64  #: rows with which a group goes at once
+GROUP: Final = 256  #: rows with which a group goes at once
+FEW: Final = 8  #: rows of a group; after a smaller one nobody who presses waits for more
 ROOM: Final = 4096  #: rows queued beyond which nothing new is admitted
 IDLE: Final = 1.0  #: seconds without anything to write after which what is made of the journal is brought to the disk
 LAST: Final = 2.0  #: seconds for what is queued when the run is cancelled
@@ -63,6 +64,7 @@ class Writer:
         self._pressed = anyio.Event()
         self._relief = anyio.Event()
         self._closing = False
+        self._few = True  #: the last group was small
         self._patience = inf  #: seconds for which the disk is waited for each time
         self._at_disk: anyio.CancelScope | None = None
         self.hangs = False  #: a thread was left with the file, which nobody may touch any more
@@ -89,6 +91,8 @@ class Writer:
         """Have `done` called on the loop when all that was queued before is durable; never, if the disk fails."""
         if not self._done:
             self._wanted.set()
+            if self._few:
+                self._pressed.set()
         self._done.append(done)
 
     async def durable(self) -> bool:
@@ -153,12 +157,13 @@ class Writer:
             if not self._pressed.is_set():
                 with anyio.move_on_after(PATIENT):
                     await self._pressed.wait()
-            if len(self._rows) < GROUP:
+            if len(self._rows) < GROUP and not self._few:
                 await anyio.sleep(PRESSED)
         await self._write()
 
     async def _write(self) -> None:
         rows, self._rows = self._rows, []
+        self._few = len(rows) < FEW
         done, self._done = self._done, []
         waiting, self._waiting = self._waiting, None
         if not self._closing:

@@ -237,6 +237,9 @@ class Attempt:
     def __init__(self, session: Session, root: int, name: Name) -> None:
         self._session, self._root, self._name = session, root, name
 
+    def depart(self) -> None:
+        """It is in the sequence, which is all that is kept."""
+
     def end(self, end: AttemptEnd, usage: Usage, cost: Cost | None) -> None:
         self._session.in_flight -= 1
         self._session.add("ended", self._root, self._name, end.encode())

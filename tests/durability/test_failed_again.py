@@ -101,7 +101,12 @@ def test_of_the_parts_of_a_record_the_one_that_failed_is_asked_again(backend: st
                 await anyio.sleep(1)  # so that the others are done with what comes before
             return function(value)
 
-        each = asks("w", "{{ part }}") | map("{{ part }}", name="p") | map(check, name="check", pure=True) | asks("z")
+        each = (
+            asks("w", "{{ part }}")
+            | map("{{ part }}", name="p")
+            | map(check, name="check", concurrency=3, pure=True)
+            | asks("z")
+        )
         fan = scatter("dig", split=split, each=each)
         pipeline = Pipeline(fan | asks("end"))
         journal = Journal(tmp_path / "run")

@@ -23,15 +23,16 @@ PIPE = Pipeline(agent("say", model=resolve("sim/default", latency=0)), max_in_fl
 
 
 class Hang:
-    """Keeps the thread that comes to a point, until it is let go."""
+    """Keeps the thread that comes to a point once it is `armed`, until it is let go."""
 
-    def __init__(self, point: str) -> None:
+    def __init__(self, point: str, *, armed: bool = True) -> None:
         self._point = point
+        self.armed = armed
         self._free = threading.Event()
         self.reached = threading.Event()
 
     def __call__(self, point: str) -> None:
-        if point == self._point and not self._free.is_set():
+        if self.armed and point == self._point and not self._free.is_set():
             self.reached.set()
             self._free.wait(30)
 
@@ -45,7 +46,7 @@ def test_a_disk_that_hangs_does_not_keep_an_abort(
     backend: str, point: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "LAST", 0.2)
-    hang = Hang(point)
+    hang = Hang(point, armed=point != "fold:before")  # which is passed once before, when the journal is made
     journal = Journal(tmp_path / "run", output=tmp_path / "out.jsonl", probe=hang)
 
     async def main() -> None:
@@ -57,8 +58,9 @@ def test_a_disk_that_hangs_does_not_keep_an_abort(
 
     async def aborted() -> None:
         async with PIPE.open(["a", "b"], journal=journal) as run:
-            if point != "fold:before":
+            if hang.armed:
                 await anyio.to_thread.run_sync(hang.reached.wait)
+            hang.armed = True
             run.abort()
 
     anyio.run(main, backend=backend)
