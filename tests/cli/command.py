@@ -9,11 +9,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from tests.cli.preloaded import AT_START, Preloaded
+from tests.preloaded import AT_START, preloaded
 
 #: no test waits longer for anything; what it waits for is always a condition
 PATIENCE = 30.0
@@ -68,13 +67,9 @@ def penstock(*args: str | Path, stdin: bytes = b"", cwd: Path | None = None, **e
     """Run the command to its end; in a process that has its modules already, unless its start matters."""
     if any(name.startswith(AT_START) for name in env):
         return started(*args, stdin=stdin, cwd=cwd, **env)
-    code, out, err = _preloaded().run([*map(str, args)], stdin, cwd or Path.cwd(), environment(**env), PATIENCE)
+    given = (stdin, cwd or Path.cwd(), environment(**env), PATIENCE)
+    code, out, err = preloaded().run(COMMAND[-1], [*map(str, args)], *given)
     return Ended(code, out, err.decode())
-
-
-@cache
-def _preloaded() -> Preloaded:
-    return Preloaded()
 
 
 def started(*args: str | Path, stdin: bytes = b"", cwd: Path | None = None, **env: str) -> Ended:
@@ -161,6 +156,8 @@ class Running:
                 self._news.wait_for(lambda heard=heard: any(_roots(self.words[heard:])), PATIENCE)
                 if f"roots   {count} admitted" in next(_roots(self.words[heard:]), ""):
                     return
+            if self.process.poll() is not None:
+                break
         raise AssertionError(f"{count} roots were never admitted:\n" + "\n".join(self.words[-5:]))
 
     def until(self, *texts: str) -> None:
@@ -173,6 +170,8 @@ class Running:
                 self._news.wait_for(lambda heard=heard: any(_roots(self.words[heard:])), PATIENCE)
                 if any(all(text in line for text in texts) for line in self.words):
                     return
+            if self.process.poll() is not None:
+                break
         raise AssertionError(f"{texts} was never in the status:\n" + "\n".join(self.words[-5:]))
 
     def wait(self) -> int:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import subprocess
-import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,15 @@ from stages import map as mapped
 from tests.durability.lives import asked, crashed, live, pipe
 from tests.durability.poisonous import KINDS, POISON
 from tests.engine.schedules import run_in
+from tests.preloaded import preloaded
 
 both_backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 
 def run(directory: Path, backend: str, kind: str, where: str = "later") -> tuple[int, str]:
-    words = [sys.executable, "-m", "tests.durability.poisonous", str(directory), backend, kind, where]
-    ended = subprocess.run(words, stdout=subprocess.PIPE, timeout=60, check=False)
-    return ended.returncode, ended.stdout.decode()
+    words = [str(directory), backend, kind, where]
+    code, out, _ = preloaded().run("tests.durability.poisonous", words, b"", Path.cwd(), os.environ, 60)
+    return code, out.decode()
 
 
 @both_backends

@@ -25,7 +25,7 @@ class HeldServer:
 
     port: int
     holding: bool = False  #: no answer goes out
-    refusing: bool = False  #: every request gets a 500 at once
+    refusing: bool = False  #: every request gets a 500 at once, and is to come again 5 s later
     asked: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])  #: when, by the shared clock; what
     answered: list[str] = field(default_factory=list[str])
     changed: threading.Condition = field(default_factory=threading.Condition)
@@ -61,7 +61,9 @@ class HeldServer:
             self.asked.append((at, prompt))
             self.changed.notify_all()
         if self.refusing:
-            return _json({"error": {"message": "refused by the test", "type": "server_error"}}, 500)
+            refused = _json({"error": {"message": "refused by the test", "type": "server_error"}}, 500)
+            refused.headers["retry-after"] = "5"  # so long that what a test does meanwhile is surely done in it
+            return refused
         while self.holding:
             with anyio.move_on_after(0.01):
                 if (await request.receive())["type"] == "http.disconnect":

@@ -1,7 +1,7 @@
-"""The command in a process of its own that has its modules already, since most of a short run is to import them.
+"""A program in a process of its own that has its modules already, since most of a short run is to import them.
 
-A process that has imported everything forks for each command, and the fork goes on as the command's own entry. So what
-runs is what the installed command runs, with descriptors, directory, environment and exit code of its own; only its
+A process that has imported everything forks for each program, and the fork goes on as `python -m` would. So what runs
+is the program itself, as the command is, with descriptors, directory, environment and exit code of its own; only its
 start is not shown. What concerns the start, the terminal or signals is tested with new processes.
 """
 
@@ -17,11 +17,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
+from functools import cache
 from importlib import import_module
 from pathlib import Path
+from runpy import run_module
 from typing import Final
 
-#: imported before the first command comes, because nearly all need them
+#: imported before the first program comes, because nearly all need them
 MODULES: Final = (
     *("pipeline.cli.app", "pipeline.cli.run", "pipeline.cli.execution", "pipeline.cli.resuming"),
     *("openai", "jinja2", "stages.models.simulated", "anyio._backends._asyncio", "anyio._backends._trio"),
@@ -30,19 +32,25 @@ MODULES: Final = (
 #: how variables begin that a process reads only when it starts, or a library when it is imported
 AT_START: Final = ("PYTHON", "LC_", "LANG", "OPENAI_LOG", "TERM", "COLUMNS", "FORCE_COLOR", "NO_COLOR", "HTTP", "SSL")
 
-ROOT: Final = Path(__file__).parents[2]
+ROOT: Final = Path(__file__).parents[1]
 
 _NUMBER: Final = 8  #: bytes of one on the wire
 
 
+@cache
+def preloaded() -> Preloaded:
+    """The one of this process."""
+    return Preloaded()
+
+
 class Preloaded:
-    """The process that forks; it ends with the one that made it. Many commands may run at a time."""
+    """The process that forks; it ends with the one that made it. Many programs may run at a time."""
 
     def __init__(self) -> None:
         self._control, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.cli.preloaded", str(theirs.fileno())],
+                [sys.executable, "-m", "tests.preloaded", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
@@ -51,10 +59,10 @@ class Preloaded:
             )
 
     def run(
-        self, words: Sequence[str], stdin: bytes, cwd: Path, env: Mapping[str, str], timeout: float
+        self, module: str, words: Sequence[str], stdin: bytes, cwd: Path, env: Mapping[str, str], timeout: float
     ) -> tuple[int, bytes, bytes]:
-        """Run the command to its end; its exit code, negative for the signal that killed it, and what came on stdout
-        and stderr, which are pipes. Raises `subprocess.TimeoutExpired`, with the command killed."""
+        """Run `python -m module words…` to its end; its exit code, negative for the signal that killed it, and what
+        came on stdout and stderr, which are pipes. Raises `subprocess.TimeoutExpired`, with the program killed."""
         with ExitStack() as stack, ThreadPoolExecutor(3) as pool:
             line, theirs = socket.socketpair()
             stack.enter_context(line)
@@ -65,7 +73,7 @@ class Preloaded:
                 os.close(number)
             pool.submit(_feed, feed, stdin)
             said = [pool.submit(_drain, number) for number in (heard, words_heard)]
-            line.sendall(json.dumps([list(words), str(cwd), dict(env)]).encode())
+            line.sendall(json.dumps([module, list(words), str(cwd), dict(env)]).encode())
             line.shutdown(socket.SHUT_WR)
             line.settimeout(timeout)
             pid = _number(line)
@@ -94,9 +102,9 @@ def _number(line: socket.socket) -> int:
     return int.from_bytes(said, "big", signed=True)
 
 
-def _serve(control: socket.socket) -> list[str]:
-    """Fork for each command that comes. Returns in the fork, as the command, with its words."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait for commands
+def _serve(control: socket.socket) -> tuple[str, list[str]]:
+    """Fork for each program that comes. Returns in the fork, as the program, with its module and words."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait for programs
     while True:
         said, given, _, _ = socket.recv_fds(control, 1, 4)
         if not said:
@@ -108,13 +116,13 @@ def _serve(control: socket.socket) -> list[str]:
             continue
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         control.close()
-        return _command(socket.socket(fileno=line), streams)
+        return _program(socket.socket(fileno=line), streams)
 
 
-def _command(line: socket.socket, streams: Sequence[int]) -> list[str]:
+def _program(line: socket.socket, streams: Sequence[int]) -> tuple[str, list[str]]:
     """Fork once more: one says who the other is, waits for it and says how it ended."""
     with closing(line), line.makefile("rb") as asked:
-        words, cwd, env = json.load(asked)
+        module, words, cwd, env = json.load(asked)
         pid = os.fork()
         if pid:
             for number in (0, 1, *streams):
@@ -130,17 +138,15 @@ def _command(line: socket.socket, streams: Sequence[int]) -> list[str]:
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
-    return words
+    return module, words
 
 
 def _main() -> None:
     for module in MODULES:
         import_module(module)
     gc.freeze()
-    words = _serve(socket.socket(fileno=int(sys.argv[1])))
-    entry = import_module("pipeline.cli.main")
-    sys.argv = [str(entry.__file__), *words]
-    entry.main()
+    module, sys.argv[1:] = _serve(socket.socket(fileno=int(sys.argv[1])))
+    run_module(module, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
