@@ -193,7 +193,8 @@ def _hear_interrupts() -> None:
 
 
 def _roots(words: Iterable[str]) -> Iterator[str]:
-    return (line for line in words if line.startswith("roots "))
+    """The first lines of what a status says. On a terminal one may stand behind what progress has shown."""
+    return (line for line in words if "roots   " in line)
 
 
 def _close(pipe: IO[bytes] | None) -> None:
