@@ -19,7 +19,7 @@ from tests.durability.crash.breaking import BROKEN, UNSYNCED
 
 ROOT = Path(__file__).parents[3]
 SHARDS = 4
-CASES, RECOVERIES, STATES, DAMAGES = 1560, 160, 640, 240
+CASES, RECOVERIES, STATES, DAMAGES = 1560, 160, 480, 240
 
 
 def harness(*options: object) -> dict[str, Any]:
@@ -39,10 +39,10 @@ def test_a_run_that_is_killed_anywhere_is_after_its_resume_the_run_that_was_not(
     assert told["struck"] >= told["cases"]
 
 
-def test_a_recovery_that_is_killed_is_recovered_from(shard: int) -> None:
-    told = harness("--recovery", "--cases", RECOVERIES, "--shard", f"{shard}/1")
+def test_a_recovery_that_is_killed_is_recovered_from() -> None:
+    told = harness("--recovery", "--cases", RECOVERIES)
     assert told["failures"] == []
-    assert told["struck"] >= told["cases"] >= RECOVERIES // 2 - 20
+    assert told["struck"] >= told["cases"] >= RECOVERIES - 20
 
 
 @pytest.mark.parametrize("shard", range(1, 3))
