@@ -27,6 +27,11 @@ def begun(attempt: OpenAttempt | None) -> None:
     _ATTEMPT.set(attempt)
 
 
+def awaited() -> bool:
+    """Whether anybody wants to know."""
+    return _ATTEMPT.get() is not None
+
+
 def departs() -> None:
     """The first byte is about to leave."""
     attempt = _ATTEMPT.get()

@@ -20,7 +20,7 @@ import anyio
 import httpcore2
 import httpx2
 
-from pipeline.calls.departure import departs
+from pipeline.calls.departure import awaited, departs
 from stages.models.plain_http import ReadyRequest
 from stages.models.sockets import Sockets, no_descriptor
 from stages.models.streaming import is_stream, open_response, wants_stream
@@ -113,8 +113,7 @@ class PooledTransport(httpx2.AsyncBaseTransport):
             while self._idle:
                 _, connection = self._idle.pop()
                 if not connection.has_expired():
-                    departs()
-                    return connection, await self._sent(connection, request, used=True)
+                    return connection, await self._sent(connection, _traced(request), used=True)
                 await connection.aclose()  # the server has closed it, or is about to
             await self._sockets.make_room()
             connection = self._opened(request)
@@ -200,7 +199,9 @@ async def _whole(response: httpcore2.Response, limit: int) -> bytes:
 
 
 def _traced(request: httpcore2.Request) -> httpcore2.Request:
-    """The same request, for a connection that is to be made first: it leaves when there is one."""
+    """The same request, which says when it leaves: there is a connection then, and nothing else to be done."""
+    if not awaited():
+        return request
 
     async def trace(what: str, info: object) -> None:
         if what.endswith("send_request_headers.started"):

@@ -6,8 +6,8 @@ A run of two agents over distinct prompts asks `penstock sim` in a process of it
 with by `penstock resume`, killed again, and left alone when it was killed often enough. Then the output must have one
 line for each prompt, the journal must prove itself (`penstock verify`), and the server's ledger must have as many
 requests too many as the resumes said were in flight; what is said again after a life that asked for nothing counts
-once. A request whose intent was on the disk and that had not left yet is in that number and not in the ledger, so at
-each kill the number may be larger, never smaller.
+once. A request is noted a moment before its first byte leaves, so one that was killed in that moment is in the number
+and not in the ledger: at each kill the number may be larger, never smaller.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def kill_until_done(url: str, place: Path, prompts: int, kills: int, chance: ran
     (place / "p.yaml").write_text(PIPELINE.format(url=url))
     (place / "prompts.txt").write_text("".join(f"prompt number {number}\n" for number in range(prompts)))
     told, began, again = Told(), time.monotonic(), False
-    new = True  #: the life before has asked for something, so what this one finds in flight was not told before
+    untold = True  #: something was asked since a life has told last
     first = ("run", "p.yaml", "prompts.txt", "-o", "out.jsonl", "--run-dir", "run", "--backend", backend)
     start = started(url, place)
     print(f"from the command's start to its first request: {start:.2f} s")
@@ -111,15 +111,18 @@ def kill_until_done(url: str, place: Path, prompts: int, kills: int, chance: ran
         code, said = life(words, place, limit)
         found = IN_FLIGHT.search(said)
         printed = int(found[1].replace(",", "")) if found else 0
-        told.printed += printed if new else 0
+        told.printed += printed if untold else 0
+        untold = untold and not printed
         if code is not None:
             assert code == 0, f"exit {code}:\n{said}"
             told.seconds = time.monotonic() - began
             return told
         told.kills += 1
         again = again or (place / "run" / "journal.db").exists()
-        new = ledger(url)["started"] > asked
-        told.early += not new
+        if ledger(url)["started"] > asked:
+            untold = True
+        else:
+            told.early += 1
 
 
 def judge(url: str, place: Path, prompts: int, told: Told) -> list[str]:
