@@ -1,7 +1,7 @@
 """The moment at which an attempt leaves the process, which its policies do not see: only what sends it knows.
 
-What has not left costs nothing, whatever kills the process. An attempt waits for limits, quotas, its body and its
-connection after its intent is in the journal, so without this all that wait would count as paid.
+What has not left costs nothing, whatever kills the process. Many attempts come into the journal at once, and then wait
+for their turn, their body and a connection, so without this all of them would count as paid.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Final, TypeAlias
 
 from pipeline.durability.schema import SUMMED, Row, Value
+from pipeline.durability.sums import summed
 from pipeline.durability.text import bindable
 
 Values: TypeAlias = "tuple[Value, ...]"
@@ -22,15 +23,14 @@ _STATEMENTS: Final = {
 
 
 class Batches:
-    """The rows of a transaction on their way to `write`, as the database takes them, each with its `sum`.
+    """The rows of a transaction on their way to `write`, as the database takes them, each with its sum.
 
     The order within a table is kept, and what is not of the tables that grow with each call comes after all that came
     before it.
     """
 
-    def __init__(self, write: Callable[[str, Sequence[Value]], object], sum: Callable[..., int]) -> None:
+    def __init__(self, write: Callable[[str, Sequence[Value]], object]) -> None:
         self._write = write
-        self._sum = sum
         self._waiting: dict[str, list[Values]] = {}
 
     def add(self, row: Row) -> None:
@@ -40,7 +40,7 @@ class Batches:
             self._write(row.statement, bindable(row.values))
             return
         waiting, values = self._waiting.setdefault(row.statement, []), bindable(row.values)
-        waiting.append((*values, self._sum(*values)))
+        waiting.append((*values, summed(values)))
         if len(waiting) == SIZES[0]:
             self._write_all(row.statement, waiting)
 

@@ -1,23 +1,16 @@
 """Which roots have code of the user's at work, in a file that outlives the process: whose code ran when it died.
 
-A page of memory that is mapped from a file is the system's: what a process wrote there stays when it is killed. After a
-loss of power nothing is known, and then no item is to blame. Only the loop's thread writes.
+After a loss of power nothing is known, and then no item is to blame. Only the loop's thread writes.
 """
 
 from __future__ import annotations
 
-import mmap
-import os
-import struct
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from pipeline.durability.own import open_own
+from pipeline.durability.mapped import Mapped, numbers_in
 
 CELLS: Final = 4096  #: what is at work at once beyond that is not noted
-_SIZE: Final = 8 * CELLS
-_NUMBER: Final = "Q"
 
 
 class Left(NamedTuple):
@@ -31,14 +24,8 @@ class Marks:
     """The open file of one run. The first cell has its epoch, each of the others a root or nothing."""
 
     def __init__(self, path: Path, epoch: int) -> None:
-        fd = open_own(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-        try:
-            os.posix_fallocate(fd, 0, _SIZE)  # a page that has no room on the disk would kill the process
-            self._memory = mmap.mmap(fd, _SIZE)
-        finally:
-            os.close(fd)
-        self._path = path
-        self._cells = memoryview(self._memory).cast(_NUMBER)
+        self._file = Mapped(path, CELLS)
+        self._cells = self._file.numbers
         self._cells[0] = epoch
         self._free = list(range(CELLS - 1, 0, -1))
 
@@ -51,35 +38,25 @@ class Marks:
         return cell
 
     def leave(self, cell: int) -> None:
-        if cell and self._memory.closed is False:
+        if cell and not self._file.closed:
             self._cells[cell] = 0
             self._free.append(cell)
 
     def pardon(self) -> None:
         """The end was asked for: if it comes by a kill, nobody is to blame."""
-        if self._memory.closed is False:
+        if not self._file.closed:
             self._cells[0] = 0
 
     def close(self) -> None:
         """The run has ended by itself, so nobody is to blame."""
-        self._cells.release()
-        self._memory.close()
-        with suppress(OSError):
-            self._path.unlink()
+        self._file.close()
 
 
 def left(path: Path) -> Left | None:
     """What the last process has left there; None if it has ended by itself, or what is there is no such file. Raises
     `JournalError` for a link."""
-    try:
-        with open(open_own(path, os.O_RDONLY), "rb") as file:
-            data = file.read(_SIZE + 1)
-    except OSError:
-        return None
-    if len(data) != _SIZE:
-        return None
-    epoch, *roots = struct.unpack(f"={CELLS}{_NUMBER}", data)
-    return Left(epoch, frozenset(roots) - {0}) if epoch else None
+    found = numbers_in(path, CELLS)
+    return Left(found[0], frozenset(found[1:]) - {0}) if found is not None and found[0] else None
 
 
 def open_marks(path: Path, epoch: int) -> Marks | None:

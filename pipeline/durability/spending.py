@@ -14,7 +14,7 @@ from pipeline.durability.store import Store
 #: attempts of calls of open roots that were in flight when the last run that made any ended. Those that a recovery
 #: has marked have no usage; one that ended by itself has.
 _IN_FLIGHT: Final = (
-    "SELECT model, state, reserved, usage, usd, root, path, ordinal, id, epoch"
+    "SELECT model, state, reserved, usage, usd, root, path, ordinal, id"
     " FROM attempt WHERE (state = 'started' OR (state = 'ambiguous' AND usage IS NULL))"
     " AND epoch = (SELECT max(epoch) FROM attempt)"
     " AND root IN (SELECT seq FROM root) AND root NOT IN (SELECT root FROM settled)"

@@ -7,19 +7,18 @@ anything that a journal does not (a trigger, a view), is refused and not touched
 from __future__ import annotations
 
 import errno
-import marshal
 import os
 import sqlite3
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
-from zlib import crc32
 
 from pipeline.core.errors import JournalError
 from pipeline.durability.batches import Batches
 from pipeline.durability.own import PRIVATE, refuse_others
 from pipeline.durability.schema import APPLICATION, CHECKED, META, TABLES, VERSION, Row, Value, crc
+from pipeline.durability.sums import summed
 from pipeline.durability.text import bindable, unbound
 
 Durability: TypeAlias = Literal["power", "process"]
@@ -132,7 +131,7 @@ class Store:
         disk refuses."""
         written: list[Row] = []
         with self._transaction("commit"):
-            batches = Batches(self._connection.execute, summed)
+            batches = Batches(self._connection.execute)
             for each in rows:
                 if isinstance(each, Row):
                     row = each
@@ -245,7 +244,7 @@ def _connect(path: Path, durability: Durability) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path, isolation_level=None, check_same_thread=False, timeout=BUSY, cached_statements=64
     )
-    connection.create_function("crc", -1, summed, deterministic=True)
+    connection.create_function("crc", -1, lambda *values: summed(values), deterministic=True)
     try:
         for pragma in (
             "trusted_schema = OFF",
@@ -294,11 +293,3 @@ def _check(connection: sqlite3.Connection, path: Path, table: str) -> None:
         raise JournalError(f"{path}: is damaged: {table} cannot be read: {error}") from error
     if found is not None:
         raise JournalError(f"{path}: is damaged: {table} has a row that is not what was written")
-
-
-def summed(*values: Value) -> int:
-    """The sum of a row. A number is the same whether it came as a whole one or as a float."""
-    same = list(values)
-    if float in map(type, values):
-        same = [int(value) if type(value) is float and value.is_integer() else value for value in values]
-    return crc32(marshal.dumps(same, 2))  # the form that has no references, which would tell more than the values

@@ -23,10 +23,12 @@ from pipeline.durability.store import Later
 
 T = TypeVar("T")
 
-PRESSED: Final = 0.008  #: seconds that a group waits for more when somebody waits for it
+PRESSED: Final = (
+    0.008  #: seconds that a group waits for more when somebody waits for it, and the last one was not small
+)
 PATIENT: Final = 0.01  #: and when nobody does
 GROUP: Final = 256  #: rows with which a group goes at once
-FEW: Final = 8  #: rows of a group; after a smaller one nobody who presses waits for more
+FEW: Final = 8  #: rows below which a group is small
 ROOM: Final = 4096  #: rows queued beyond which nothing new is admitted
 IDLE: Final = 1.0  #: seconds without anything to write after which what is made of the journal is brought to the disk
 LAST: Final = 2.0  #: seconds for what is queued when the run is cancelled

@@ -96,6 +96,17 @@ def lines(count: int, start: int = 1) -> str:
     return "".join(f"line {number}\n" for number in range(start, start + count))
 
 
+def killed_at_its_pipe(place: Place, *args: str | Path) -> None:
+    """Run the command, and kill it while it waits for more of its piped input, with the third record in the gate."""
+    place.write("hold", "")
+    with place.running("run", *args) as running:
+        running.feed(lines(2) + "hang\n")
+        running.until(" 3 admitted, 1 open")
+        running.process.kill()
+        running.wait()
+    (place.here / "hold").unlink()
+
+
 def killed(place: Place, *args: str | Path, admitted: int) -> None:
     """Run the command over an input that holds `hang`, and kill it when all else has ended; nothing holds it then."""
     place.write("hold", "")

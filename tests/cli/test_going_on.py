@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from tests.cli.command import COMMAND, environment
-from tests.cli.kept import Place, killed, lines
+from tests.cli.kept import Place, killed, killed_at_its_pipe, lines
 from tests.cli.test_resume import calls, prompts, whole
 
 OTHER = "stdin: is another input: of what came first, 19 bytes were read, and {}"
@@ -25,13 +25,7 @@ def four(place: Place) -> Place:
 @pytest.fixture
 def piped(four: Place) -> Place:
     """A run that was killed while it waited for more of its piped input, with one record in the gate."""
-    four.write("hold", "")
-    with four.running("run", "four.yaml", "-o", "out.jsonl") as running:
-        running.feed(lines(2) + "hang\n")
-        running.until(" 3 admitted, 1 open")
-        running.process.kill()
-        running.wait()
-    (four.here / "hold").unlink()
+    killed_at_its_pipe(four, "four.yaml", "-o", "out.jsonl")
     return four
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command import RUNS, penstock
-from tests.cli.kept import FOUR, Place, killed, lines
+from tests.cli.kept import FOUR, Place, killed, killed_at_its_pipe, lines
 
 CALLS = "SELECT path, count(*) FROM attempt WHERE epoch = {} GROUP BY path ORDER BY path"
 
@@ -206,13 +206,7 @@ def test_a_run_goes_on_from_another_directory(four: Place) -> None:
 
 
 def test_a_piped_input_is_finished_as_far_as_it_was_read_and_can_be_piped_again(four: Place) -> None:
-    four.write("hold", "")
-    with four.running("run", "four.yaml", "-o", "out.jsonl") as running:
-        running.feed(lines(2) + "hang\n")
-        running.until(" 3 admitted, 1 open")
-        running.process.kill()
-        running.wait()
-    (four.here / "hold").unlink()
+    killed_at_its_pipe(four, "four.yaml", "-o", "out.jsonl")
     done = four.penstock("resume")
     assert (done.code, prompts(four)) == (3, ["line 1", "line 2", "hang"])
     assert done.words[-1] == f"go on with: … | penstock resume {four.run} -"

@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-COMMAND = (sys.executable, "-m", "pipeline.cli.main")
+COMMAND = (str(Path(sys.executable).with_name("penstock")),)
 
 PIPELINE = """\
 version: 1

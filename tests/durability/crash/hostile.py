@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 
 from pipeline.durability.schema import CHECKED, crc
-from pipeline.durability.store import summed
+from pipeline.durability.sums import summed
 from tests.durability.crash.cases import Case
 from tests.durability.crash.judging import against_output
 from tests.durability.crash.kept import DATABASE
@@ -115,7 +115,7 @@ def forgeries(files: Files, place: Path) -> Iterator[Damage]:
         if name in FORGED:
 
             def forge(db: sqlite3.Connection, statement: str = statement) -> None:
-                db.create_function("crc", -1, summed)
+                db.create_function("crc", -1, lambda *values: summed(values))
                 db.execute(statement)
                 for table in CHECKED:
                     db.execute(f"UPDATE {table} SET crc = {crc(table)}")
