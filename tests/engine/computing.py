@@ -34,6 +34,17 @@ def where(value: object) -> int:
     return os.getpid()
 
 
+def telling_of_interrupts(path: str) -> int:
+    """A Ctrl-C interrupts this process as ever, and is told in a file before."""
+
+    def interrupted(*_: object) -> NoReturn:
+        Path(path).touch()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupted)
+    return os.getpid()
+
+
 def calculator(prompt: str, state: ConversationState) -> str:
     return f"{prompt} after {state.outputs['double']} elsewhere than {os.getppid()}"
 
