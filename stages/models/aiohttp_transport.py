@@ -36,6 +36,7 @@ from stages.models.transport import (
 if TYPE_CHECKING:
     from ssl import SSLContext
 
+    from aiohttp.abc import AbstractStreamWriter
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
@@ -128,13 +129,16 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         timeout = request.extensions.get("timeout", {})
         sending = _Sending()
         _SENDING.set(sending)
+        body = request.content
+        if not body:
+            departs()
         started = time.monotonic()
         try:
             with _as_httpx():
                 return await session.request(
                     request.method,
                     self._target(request.url),
-                    data=request.content,
+                    data=_Body(body) if body else None,
                     headers=_pairs(request.headers),
                     allow_redirects=False,
                     timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout.get("connect")),
@@ -162,6 +166,21 @@ class _Sending:
 
 #: of the task that sends; nothing else reaches from a request to the connector
 _SENDING: Final = ContextVar[_Sending]("sending")
+
+
+class _Body(aiohttp.BytesPayload):
+    """The body of a request, which leaves in one write together with the head."""
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        departs()
+        await super().write_with_length(writer, content_length)
+
+
+def _write_at_once(protocol: ResponseHandler) -> None:
+    """Have what is written given to the system in that moment, where uvloop gathers it until the end of its turn:
+    between a departure and the bytes on their way nothing else is to happen."""
+    if protocol.transport is not None:
+        protocol.transport.set_write_buffer_limits(0)
 
 
 class Socket(Protocol):
@@ -203,7 +222,6 @@ class Connector(aiohttp.TCPConnector):
     ) -> Connection:
         connection = await super().connect(req, traces, timeout)
         socket = connection.transport
-        departs()
         if socket is not None:
             _SENDING.get().used = self._unused.pop(socket, None) is not None
             connection.add_callback(partial(self._left, socket))
@@ -215,10 +233,13 @@ class Connector(aiohttp.TCPConnector):
         while True:
             await self._sockets.make_room()
             try:
-                return await super()._create_connection(req, traces, timeout)
+                protocol = await super()._create_connection(req, traces, timeout)
             except aiohttp.ClientConnectorError as error:
                 if not no_descriptor((error, error.os_error)):
                     raise
+            else:
+                _write_at_once(protocol)
+                return protocol
             await self._sockets.take_again()
 
     def _left(self, socket: Socket) -> None:

@@ -94,6 +94,19 @@ async def test_an_attempt_departs_on_a_connection_that_is_new_and_on_one_that_wa
     assert (server.opened, first.times, second.times) == (1, 1, 1)
 
 
+async def test_an_attempt_without_a_body_departs_once(opens: Opens) -> None:
+    async def handle(connection: Connection) -> None:
+        await connection.read()
+        await connection.answer(b"{}")
+
+    async with raw_server(handle) as server, opened(opens, server.base_url) as made:
+        attempt = Departing(server.heads)
+        begun(attempt)
+        await made.handle_async_request(httpx2.Request("GET", f"{server.base_url}/models"))
+        begun(None)
+    assert attempt.times == 1
+
+
 async def test_an_attempt_that_finds_no_server_does_not_depart(opens: Opens) -> None:
     async with opened(opens, "http://127.0.0.1:9/v1") as made:
         attempt = Departing()
