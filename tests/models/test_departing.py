@@ -51,4 +51,5 @@ async def test_a_request_is_on_its_way_in_the_turn_in_which_it_departs() -> None
         begun(None)
         await made.aclose()
     assert response.content == b"{}"
-    assert attempt.arrived.startswith(b"POST /v1/x HTTP/1.1\r\n") and attempt.arrived.endswith(b"\r\n\r\n" + body)
+    assert attempt.arrived.startswith(b"POST /v1/x HTTP/1.1\r\n")
+    assert attempt.arrived.endswith(b"\r\n\r\n" + body)
