@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -30,6 +31,20 @@ def _runs_of_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PENSTOCK_RUNS", str(tmp_path_factory.mktemp("runs")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_of_tests() -> None:
+    """A shell lets what runs in the background ignore interrupts, `nohup` hang-ups, and a program that is started
+    inherits that. It does not inherit a handler."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # not every system has them all
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, _ignored)
+
+
+def _ignored(*_: object) -> None:
+    pass
 
 
 @pytest.fixture(params=["asyncio", "trio"])

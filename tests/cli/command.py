@@ -93,7 +93,6 @@ class Running:
             stderr=subprocess.PIPE,
             cwd=cwd,
             env=environment(**env),
-            preexec_fn=_hear_interrupts,
         )
         self.words: list[str] = []
         self._news = threading.Condition()
@@ -185,11 +184,6 @@ class Running:
             with self._news:
                 self.words.append(line.decode().rstrip("\n"))
                 self._news.notify_all()
-
-
-def _hear_interrupts() -> None:
-    """A shell lets what it runs in the background ignore interrupts, and that is inherited down to here."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _roots(words: Iterable[str]) -> Iterator[str]:

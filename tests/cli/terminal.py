@@ -96,4 +96,3 @@ class InTerminal(Running):
 def _own_session() -> None:
     os.setsid()
     fcntl.ioctl(2, termios.TIOCSCTTY, 0)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
