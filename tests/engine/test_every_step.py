@@ -84,12 +84,12 @@ def descriptors() -> int:
 
 
 def only_counted_threads_are_left(host: Host) -> None:
-    """Blocking calls that were abandoned are out until the gate is opened; the run has counted each by its stage."""
-    blocking = host.machine.statistics().blocking
-    assert all(stage.stage == "blocks" and stage.running == stage.abandoned for stage in blocking)
-    out = sum(stage.abandoned for stage in blocking)
+    """Blocking calls that were abandoned are out until they come back; the run has counted each by its stage."""
     for _ in range(5000):
-        if host.code.inside == out:  # a thread that was started may not have come to its function yet
+        blocking = host.machine.statistics().blocking
+        assert all(stage.stage == "blocks" and stage.running == stage.abandoned for stage in blocking)
+        out = sum(stage.abandoned for stage in blocking)
+        if host.code.inside == out:  # one may have been started that is not in its function yet, or may just come back
             return
         sleep(0.001)
     raise AssertionError(f"{out} threads are counted, {host.code.inside} are at work")
