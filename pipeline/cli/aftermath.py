@@ -54,7 +54,7 @@ def _state(now: Statistics | None, whole: bool) -> State:
 
 def _is_done(kept: Kept) -> bool:
     """Whether the journal has it that all of the input was read, and every record has ended and was written."""
-    from pipeline.durability.overview import overview  # most runs need none
+    from pipeline.durability.inspection.overview import overview  # most runs need none
 
     try:
         return kept.input_ended and overview(kept.directory).is_whole

@@ -22,13 +22,13 @@ from pipeline.core.errors import JournalError, JournalLocked
 from pipeline.core.ports import Resource, Sink
 from pipeline.core.record import Record
 from pipeline.core.refusals import Mode
+from pipeline.durability.disk.lock import is_locked
+from pipeline.durability.disk.store import Durability
 from pipeline.durability.fingerprint.values import JSON
 from pipeline.durability.journal import FILE, LOCK, Journal
-from pipeline.durability.lock import is_locked
-from pipeline.durability.output import Output
-from pipeline.durability.rendering import standard_line
-from pipeline.durability.reopening import Reopen
-from pipeline.durability.store import Durability
+from pipeline.durability.outputs.output import Output
+from pipeline.durability.outputs.rendering import standard_line
+from pipeline.durability.resume.reopening import Reopen
 
 LOST: Final = "not kept (--no-store): if it is cut short it cannot be gone on with, and its answers are paid for again"
 

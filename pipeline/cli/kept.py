@@ -20,13 +20,13 @@ from pipeline.core.exclusive import remove_if_empty
 from pipeline.core.pipeline import Pipeline
 from pipeline.core.record import Input
 from pipeline.core.visible import visible
+from pipeline.durability.disk.lock import locked
+from pipeline.durability.disk.schema import META, Row
+from pipeline.durability.disk.store import Store
+from pipeline.durability.inspection.proving import proved, read_before
 from pipeline.durability.journal import DEAD, FILE, LOCK, Journal
-from pipeline.durability.lock import locked
-from pipeline.durability.proving import proved, read_before
-from pipeline.durability.reopening import ONLY
-from pipeline.durability.schema import META, Row
+from pipeline.durability.resume.reopening import ONLY
 from pipeline.durability.session import Session
-from pipeline.durability.store import Store
 
 STDIN: Final = "-"
 
@@ -175,7 +175,7 @@ class Kept:
 
     def _is_empty(self) -> bool:
         """Whether there is no journal, or the one that this process made, in which there is nothing. Under its lock."""
-        from pipeline.durability.overview import overview  # most runs need none
+        from pipeline.durability.inspection.overview import overview  # most runs need none
 
         there = (self.directory / FILE).exists()
         return not there or (self.made and not overview(self.directory).admitted)

@@ -11,9 +11,9 @@ from pipeline.cli.kept import BEGUN, ENDED, GIVEN, INPUT, NAME
 from pipeline.cli.store import Runs
 from pipeline.core.codec import BadJson, decode
 from pipeline.core.errors import JournalError, JournalLocked
+from pipeline.durability.disk.lock import is_locked
+from pipeline.durability.inspection.overview import Overview, overview
 from pipeline.durability.journal import FILE, LOCK
-from pipeline.durability.lock import is_locked
-from pipeline.durability.overview import Overview, overview
 
 #: stopped: by a rule, a signal or an error; unfinished: it was killed. Both can be gone on with.
 State = Literal["running", "finished", "stopped", "unfinished", "damaged"]

@@ -22,9 +22,9 @@ from pipeline.cli.trust import is_own, permitted, refuse_foreign, would_do
 from pipeline.cli.voice import Voice
 from pipeline.core.errors import JournalError
 from pipeline.core.progress import Rereadable
+from pipeline.durability.inspection.overview import Overview, inputs
+from pipeline.durability.inspection.verify import refuse_changed_files
 from pipeline.durability.journal import DEAD, FILE
-from pipeline.durability.overview import Overview, inputs
-from pipeline.durability.verify import refuse_changed_files
 
 
 def go_on(

@@ -69,7 +69,7 @@ def show(run: RunName, json: Json = False) -> None:
         from pipeline.cli.runtable import page, page_json
         from pipeline.cli.store import usual
         from pipeline.core.errors import JournalError
-        from pipeline.durability.overview import details
+        from pipeline.durability.inspection.overview import details
 
         kept = usual()
         found = past(kept.find(run), kept)
@@ -111,8 +111,8 @@ def rm(
     def command() -> int:
         from pipeline.cli.past import free, past
         from pipeline.cli.store import usual
+        from pipeline.durability.disk.lock import locked
         from pipeline.durability.journal import LOCK
-        from pipeline.durability.lock import locked
 
         kept = usual()
         for directory in [kept.find(name) for name in dict.fromkeys(names)]:
@@ -150,8 +150,8 @@ def prune(
         from pipeline.cli.exits import UsageError
         from pipeline.cli.store import usual
         from pipeline.core.errors import JournalLocked
+        from pipeline.durability.disk.lock import locked
         from pipeline.durability.journal import LOCK
-        from pipeline.durability.lock import locked
 
         if older_than is None and keep is None:
             raise UsageError("say which: --older-than 30d, --keep 20, or both")

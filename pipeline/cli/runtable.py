@@ -12,7 +12,7 @@ from pipeline.cli.past import Past
 from pipeline.core.budget import dollars
 from pipeline.core.codec import encode
 from pipeline.core.visible import visible
-from pipeline.durability.overview import Details, Overview, Spending
+from pipeline.durability.inspection.overview import Details, Overview, Spending
 
 _HEADS = ("run", "begun", "state", "done", "failed", "cost", "what")
 _ENDS = {

@@ -13,9 +13,9 @@ from typing import Final
 
 from pipeline.cli.exits import UsageError
 from pipeline.core.errors import JournalError
+from pipeline.durability.disk.reserve import NAME as RESERVE
+from pipeline.durability.disk.store import HALF, files_of
 from pipeline.durability.journal import DEAD, DEPARTURES, FILE, LOCK, MARKS
-from pipeline.durability.reserve import NAME as RESERVE
-from pipeline.durability.store import HALF, files_of
 
 VARIABLE: Final = "PENSTOCK_RUNS"
 REMEDY: Final = "name another place with --run-dir, or do without with --no-store"

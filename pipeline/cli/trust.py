@@ -20,8 +20,8 @@ from pipeline.cli.given import STDIN, Given
 from pipeline.cli.kept import GIVEN
 from pipeline.cli.store import Runs
 from pipeline.core.errors import JournalError
+from pipeline.durability.disk.own import open_own
 from pipeline.durability.journal import FILE
-from pipeline.durability.own import open_own
 
 SEAL: Final = "seal"  #: the key of what is kept about a run
 KEY: Final = ".key"

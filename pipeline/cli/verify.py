@@ -21,9 +21,9 @@ def verify(
         from pipeline.cli.store import usual
         from pipeline.core.errors import JournalLocked
         from pipeline.core.visible import visible
+        from pipeline.durability.disk.lock import is_locked
+        from pipeline.durability.inspection.verify import verify as proof_of
         from pipeline.durability.journal import DEAD, FILE, LOCK
-        from pipeline.durability.lock import is_locked
-        from pipeline.durability.verify import verify as proof_of
 
         kept = usual()
         directory = kept.find(run)

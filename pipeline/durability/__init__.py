@@ -8,10 +8,15 @@ Everything else is written and not waited for: whatever depends on it comes late
 A resume is a replay. Open roots are run again from their start, with their page: answers of models, decisions that
 looked at time or at functions, and what was declared impure come from there, and all else is computed again. The
 output file is a projection of the lines in the journal, cut back to what is known to be on the disk and then made up.
+
+Each package imports only those before it: `disk`, what a run keeps as it goes, and `fingerprint`, what a pipeline was;
+`outputs`, the files that are made of the journal; `resume`, what is taken from the runs before; here the definition
+(`journal`), a run with it (`session`) and one root's part of that (`page`); `inspection`, looking at a run from
+outside, and `merging` the shards of one.
 """
 
 from pipeline.durability.journal import Journal
-from pipeline.durability.output import Output
-from pipeline.durability.reopening import Reopen
+from pipeline.durability.outputs.output import Output
+from pipeline.durability.resume.reopening import Reopen
 
 __all__ = ["Journal", "Output", "Reopen"]

@@ -22,21 +22,21 @@ from pipeline.core.pipeline import Pipeline
 from pipeline.core.record import Record
 from pipeline.core.refusals import Mode
 from pipeline.core.targets import label_key
-from pipeline.durability.committing import Committing
-from pipeline.durability.departures import open_departures
-from pipeline.durability.files import Files
+from pipeline.durability.disk.departures import open_departures
+from pipeline.durability.disk.lock import locked
+from pipeline.durability.disk.marks import open_marks
+from pipeline.durability.disk.own import refuse_others
+from pipeline.durability.disk.reserve import Reserve
+from pipeline.durability.disk.store import Durability, Probe, Store, silent
+from pipeline.durability.disk.writer import failed
 from pipeline.durability.fingerprint.values import JSON
-from pipeline.durability.lock import locked
-from pipeline.durability.marks import open_marks
-from pipeline.durability.output import ERRORS, OUTPUT, Outlet, Output, outlet
-from pipeline.durability.own import refuse_others
-from pipeline.durability.recovery import Opening, recover
-from pipeline.durability.rendering import Rendering, standard_line
-from pipeline.durability.reopening import AS_IT_IS, Reopen
-from pipeline.durability.reserve import Reserve
+from pipeline.durability.outputs.committing import Committing
+from pipeline.durability.outputs.files import Files
+from pipeline.durability.outputs.output import ERRORS, OUTPUT, Outlet, Output, outlet
+from pipeline.durability.outputs.rendering import Rendering, standard_line
+from pipeline.durability.resume.recovery import Opening, recover
+from pipeline.durability.resume.reopening import AS_IT_IS, Reopen
 from pipeline.durability.session import Session
-from pipeline.durability.store import Durability, Probe, Store, silent
-from pipeline.durability.writer import failed
 
 FILE = "journal.db"
 DEAD = "errors.jsonl"

@@ -13,18 +13,15 @@ from pipeline.core.ports import EARLIER, AttemptEnd
 from pipeline.core.purse import Amount
 from pipeline.core.record import Record, Status, usage_json
 from pipeline.core.usage import Cost, Usage
-from pipeline.durability import schema
-from pipeline.durability.letters import Place
-from pipeline.durability.schema import Row, Value
+from pipeline.durability.disk import schema
+from pipeline.durability.disk.schema import REOPENED, Row, Value
+from pipeline.durability.outputs.letters import Place
 
 if TYPE_CHECKING:
     from pipeline.durability.session import Session
 
 #: path as text, kind, ordinal
 Name = tuple[str, str, int]
-
-#: the kind of a fact that says why a root was opened again, as long as it has not ended since
-REOPENED: Final = "reopened"
 
 _AGAIN: Final[Name] = ("[]", REOPENED, 0)
 _ENDED: Final = f"DELETE FROM fact WHERE root = ? AND path = '[]' AND kind = '{REOPENED}'"

@@ -13,25 +13,25 @@ from pipeline.core.purse import Amount
 from pipeline.core.record import Input, Record
 from pipeline.core.recovered import Recovered
 from pipeline.core.usage import RunAccount
-from pipeline.durability import schema
-from pipeline.durability.committing import Committing
-from pipeline.durability.departures import Departures
-from pipeline.durability.input import edited, progress
-from pipeline.durability.known import Known
-from pipeline.durability.letters import FailedLine, Place, Tried
-from pipeline.durability.marks import Marks
-from pipeline.durability.packing import digest, pack, unpack
+from pipeline.durability.disk import schema
+from pipeline.durability.disk.departures import Departures
+from pipeline.durability.disk.marks import Marks
+from pipeline.durability.disk.packing import digest, pack, unpack
+from pipeline.durability.disk.schema import LineValues, Row
+from pipeline.durability.disk.store import Store
+from pipeline.durability.disk.writer import Writer, failed
+from pipeline.durability.outputs.committing import Committing
+from pipeline.durability.outputs.letters import FailedLine, Place, Tried
+from pipeline.durability.outputs.rebuilt import record_of
+from pipeline.durability.outputs.rendering import Rendering
 from pipeline.durability.page import Name, Page
-from pipeline.durability.poison import CRASHES, Suspected, poison
-from pipeline.durability.reading import Reading
-from pipeline.durability.rebuilt import record_of
-from pipeline.durability.recovery import Recovery
-from pipeline.durability.rendering import Rendering
-from pipeline.durability.reopening import ONLY, Reopen
-from pipeline.durability.schema import LineValues, Row
-from pipeline.durability.spending import spent
-from pipeline.durability.store import Store
-from pipeline.durability.writer import Writer, failed
+from pipeline.durability.resume.input import edited, progress
+from pipeline.durability.resume.known import Known
+from pipeline.durability.resume.poison import CRASHES, Suspected, poison
+from pipeline.durability.resume.reading import Reading
+from pipeline.durability.resume.recovery import Recovery
+from pipeline.durability.resume.reopening import ONLY, Reopen
+from pipeline.durability.resume.spending import spent
 
 READ: Final = 64  #: roots read from the journal at a time
 

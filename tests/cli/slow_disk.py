@@ -7,7 +7,7 @@ one has begun.
 from __future__ import annotations
 
 from pipeline.cli.main import main
-from pipeline.durability.store import silent
+from pipeline.durability.disk.store import silent
 
 
 def _slowly(point: str) -> None:

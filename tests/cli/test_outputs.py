@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.durability.projection import TAKEN, Mark
-from pipeline.durability.store import Store, silent
+from pipeline.durability.disk.store import Store, silent
+from pipeline.durability.outputs.projection import TAKEN, Mark
 from tests.cli.command import COMMAND, PATIENCE, SIMPLE, environment
 from tests.cli.kept import Place, killed, lines
 

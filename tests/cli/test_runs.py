@@ -11,7 +11,7 @@ import pytest
 from pipeline.cli.past import Past
 from pipeline.cli.runtable import as_json, page, page_json, table
 from pipeline.core.visible import visible
-from pipeline.durability.overview import Details, Overview, Spending
+from pipeline.durability.inspection.overview import Details, Overview, Spending
 from tests.cli.command import RUNS, penstock
 from tests.cli.kept import Place, lines
 

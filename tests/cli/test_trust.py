@@ -13,9 +13,9 @@ from pipeline.cli.store import Runs
 from pipeline.cli.trust import KEY, SEAL, is_own, refuse_foreign, seal
 from pipeline.core.errors import JournalError
 from pipeline.core.pipeline import Pipeline
+from pipeline.durability.disk.lock import locked
+from pipeline.durability.disk.store import Store, silent
 from pipeline.durability.journal import FILE, LOCK, Journal
-from pipeline.durability.lock import locked
-from pipeline.durability.store import Store, silent
 from stages import map
 from tests.cli.command import RUNS
 from tests.cli.kept import Place

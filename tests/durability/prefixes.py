@@ -20,7 +20,7 @@ from pipeline.core.ports import EARLIER, Admitted, AttemptEnd
 from pipeline.core.purse import Amount
 from pipeline.core.record import Input, Record, Status
 from pipeline.core.usage import Cost, RunAccount, Usage
-from pipeline.durability.packing import pack, unpack
+from pipeline.durability.disk.packing import pack, unpack
 from tests.engine.schedules import run_in
 
 #: virtual seconds that a group takes until it is durable

@@ -13,11 +13,11 @@ import pytest
 from pipeline import Pipeline
 from pipeline.core.errors import JournalError
 from pipeline.core.record import Input
-from pipeline.durability.input import progress
+from pipeline.durability.disk.store import Store
+from pipeline.durability.inspection.verify import verify
 from pipeline.durability.journal import Journal
-from pipeline.durability.known import Known
-from pipeline.durability.store import Store
-from pipeline.durability.verify import verify
+from pipeline.durability.resume.input import progress
+from pipeline.durability.resume.known import Known
 from stages import map as mapped
 from stages.sources import Inputs
 from tests.durability.lives import asked, attempts, crashed, live, pipe

@@ -9,8 +9,8 @@ import pytest
 
 from pipeline import Pipeline
 from pipeline.core.errors import JournalError
-from pipeline.durability.given import REMEDY
 from pipeline.durability.journal import Journal
+from pipeline.durability.resume.given import REMEDY
 from stages import loop, map
 from tests.durability.lives import asked, attempts, chain, crashed, live, model, pipe
 from tests.engine.schedules import run_in

@@ -15,10 +15,10 @@ from pipeline.core.errors import Failure, SinkError
 from pipeline.core.pipeline import Pipeline
 from pipeline.core.record import Record
 from pipeline.core.usage import Cost, Usage
+from pipeline.durability.disk.store import Store
 from pipeline.durability.journal import FILE, Journal
-from pipeline.durability.letters import Place, Tried, attempts
-from pipeline.durability.output import Output
-from pipeline.durability.store import Store
+from pipeline.durability.outputs.letters import Place, Tried, attempts
+from pipeline.durability.outputs.output import Output
 from stages import agent, flat_map, map
 from stages.models import resolve
 from stages.sinks import DeadLetters, JsonlSink

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.budget import Budget
-from pipeline.durability import departures
-from pipeline.durability.departures import CELLS, Departures, departed, open_departures
+from pipeline.durability.disk import departures
+from pipeline.durability.disk.departures import CELLS, Departures, departed, open_departures
 from pipeline.durability.journal import DEPARTURES, Journal
 from tests.durability.lives import asked, crashed, live, pipe
 from tests.engine.schedules import run_in

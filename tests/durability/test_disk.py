@@ -18,12 +18,12 @@ import pytest
 from pipeline.core.errors import WriteError
 from pipeline.core.pipeline import Pipeline
 from pipeline.core.record import Record
-from pipeline.durability import reserve
+from pipeline.durability.disk import reserve
+from pipeline.durability.disk.reserve import NAME, Reserve
+from pipeline.durability.disk.store import Store, as_os_error, silent
+from pipeline.durability.inspection.verify import verify
 from pipeline.durability.journal import FILE, Journal
-from pipeline.durability.projection import TAKEN_BACK
-from pipeline.durability.reserve import NAME, Reserve
-from pipeline.durability.store import Store, as_os_error, silent
-from pipeline.durability.verify import verify
+from pipeline.durability.outputs.projection import TAKEN_BACK
 from stages import agent, map
 from stages.models import resolve
 
@@ -320,7 +320,7 @@ def test_what_the_journal_says_of_the_disk_is_in_the_words_of_the_system(code: i
 
 
 def test_a_journal_that_another_program_writes_to_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.durability.store.BUSY", 0.0)
+    monkeypatch.setattr("pipeline.durability.disk.store.BUSY", 0.0)
     anyio.run(play, WORKLOADS[0], tmp_path, silent)
     other = sqlite3.connect(tmp_path / "run" / FILE, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline import Pipeline
-from pipeline.durability.downstream import Downstream, downstream, names_of
+from pipeline.durability.resume.downstream import Downstream, downstream, names_of
 from stages import batch, loop, map, parallel, route, scatter
 
 

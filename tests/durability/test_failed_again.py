@@ -12,11 +12,11 @@ import pytest
 from pydantic import BaseModel
 
 from pipeline import Pipeline
-from pipeline.durability.downstream import Downstream
-from pipeline.durability.failures import Failed
+from pipeline.durability.inspection.verify import verify
 from pipeline.durability.journal import Journal
-from pipeline.durability.reopening import Reopen
-from pipeline.durability.verify import verify
+from pipeline.durability.resume.downstream import Downstream
+from pipeline.durability.resume.failures import Failed
+from pipeline.durability.resume.reopening import Reopen
 from stages import agent, loop, map, parallel, quorum, scatter
 from tests.durability.lives import asked, attempts, crashed, live, model, pipe
 from tests.durability.test_reopening import Fussy, by_prompt

@@ -10,9 +10,9 @@ import pytest
 
 from pipeline import Pipeline
 from pipeline.core.errors import JournalLocked, WriteError
-from pipeline.durability import writer
+from pipeline.durability.disk import writer
+from pipeline.durability.disk.marks import left
 from pipeline.durability.journal import MARKS, Journal
-from pipeline.durability.marks import left
 from stages import agent, map
 from stages.models import resolve
 from tests.durability.lives import asked, live

@@ -25,8 +25,8 @@ import pytest
 from trio.testing import active_thread_count
 
 from pipeline.core.run import Run
+from pipeline.durability.disk.lock import locked
 from pipeline.durability.journal import FILE, LOCK, Journal
-from pipeline.durability.lock import locked
 from tests.engine import test_every_step as steps_of
 from tests.engine.schedules import run_in
 from tests.engine.steps import Steps, run_stepwise

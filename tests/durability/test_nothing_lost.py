@@ -14,14 +14,14 @@ from pipeline.core.errors import OutputLocked, WriteError
 from pipeline.core.pipeline import Pipeline
 from pipeline.core.ports import Resource, Sink
 from pipeline.core.record import Record
-from pipeline.durability.aside import EDITED, keep
-from pipeline.durability.comparing import Changed, compare
-from pipeline.durability.files import marks_of
+from pipeline.durability.disk.store import Store, silent
 from pipeline.durability.journal import FILE, Journal
-from pipeline.durability.output import Line, Output
-from pipeline.durability.projection import OUTDATED, Mark
-from pipeline.durability.reopening import Reopen
-from pipeline.durability.store import Store, silent
+from pipeline.durability.outputs.aside import EDITED, keep
+from pipeline.durability.outputs.comparing import Changed, compare
+from pipeline.durability.outputs.files import marks_of
+from pipeline.durability.outputs.output import Line, Output
+from pipeline.durability.outputs.projection import OUTDATED, Mark
+from pipeline.durability.resume.reopening import Reopen
 from stages import agent, map, route
 from stages.models import resolve
 from stages.sinks import DeadLetters, JsonlSink
@@ -278,7 +278,7 @@ def test_dead_letters_in_a_file_of_ones_own_are_locked_too(backend: str, tmp_pat
 def test_a_file_that_was_closed_for_others_and_was_written_to_meanwhile_ends_the_run(
     backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.durability.files.OPEN", 1)
+    monkeypatch.setattr("pipeline.durability.outputs.files.OPEN", 1)
 
     class Meddling:
         async def write(self, record: Record) -> None:

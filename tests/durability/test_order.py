@@ -14,10 +14,10 @@ import anyio.from_thread
 import pytest
 
 from pipeline.core.errors import JournalLocked
-from pipeline.durability import projection
+from pipeline.durability.disk.store import Store
 from pipeline.durability.journal import FILE, Journal
-from pipeline.durability.output import OUTPUT
-from pipeline.durability.store import Store
+from pipeline.durability.outputs import projection
+from pipeline.durability.outputs.output import OUTPUT
 from stages.models.simulated_service import SimulatedServer
 from tests.durability.lives import asked, live, model, pipe
 from tests.engine.schedules import run_in

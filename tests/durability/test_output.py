@@ -17,12 +17,12 @@ from pipeline.core.pipeline import Pipeline
 from pipeline.core.record import Record
 from pipeline.core.targets import LONGEST, Names, safe
 from pipeline.core.usage import Usage
-from pipeline.durability import files
-from pipeline.durability.comparing import Changed, compare
+from pipeline.durability.disk.store import Store, silent
 from pipeline.durability.journal import FILE, Journal
-from pipeline.durability.output import Line, Output
-from pipeline.durability.projection import TAKEN_BACK, Mark
-from pipeline.durability.store import Store, silent
+from pipeline.durability.outputs import files
+from pipeline.durability.outputs.comparing import Changed, compare
+from pipeline.durability.outputs.output import Line, Output
+from pipeline.durability.outputs.projection import TAKEN_BACK, Mark
 from stages import agent, map, route
 from stages.models import resolve
 from stages.sinks import JsonlSink, RawSink
@@ -115,7 +115,7 @@ def test_a_run_with_neither_sink_nor_output_is_refused(backend: str, tmp_path: P
 def test_records_are_sorted_into_files_by_label_and_status(
     backend: str, kept: bool, end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("pipeline.durability.files", "stages.sinks.several"):
+    for module in ("pipeline.durability.outputs.files", "stages.sinks.several"):
         monkeypatch.setattr(f"{module}.OPEN", 1)
     name = f"by/{{label}}-{{status}}.jsonl{end}"
     (tmp_path / "by").mkdir()

@@ -13,12 +13,12 @@ import pytest
 
 from pipeline.core.errors import JournalError
 from pipeline.core.pipeline import Pipeline
+from pipeline.durability.disk.lock import is_locked, locked
+from pipeline.durability.disk.marks import left, open_marks
+from pipeline.durability.disk.own import open_own
+from pipeline.durability.disk.reserve import NAME as RESERVE
+from pipeline.durability.disk.store import Store, silent
 from pipeline.durability.journal import DEAD, FILE, LOCK, MARKS, Journal
-from pipeline.durability.lock import is_locked, locked
-from pipeline.durability.marks import left, open_marks
-from pipeline.durability.own import open_own
-from pipeline.durability.reserve import NAME as RESERVE
-from pipeline.durability.store import Store, silent
 from stages import map
 
 BACKENDS = ("asyncio", "trio")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pipeline.core.errors import ItemError
 from pipeline.core.inputs import input_of_fields, input_of_text
 from pipeline.core.record import Input
-from pipeline.durability.packing import pack, unpack
+from pipeline.durability.disk.packing import pack, unpack
 
 ids = st.text(min_size=1, max_size=5)
 fields = st.dictionaries(st.text(max_size=3), st.one_of(st.text(max_size=5), st.integers(), st.none()), max_size=3)

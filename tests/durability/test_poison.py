@@ -14,10 +14,10 @@ import pytest
 from pipeline import Pipeline
 from pipeline.core.marking import Elsewhere, Stepped, marked_call
 from pipeline.core.threshold import runs_foreign_code
+from pipeline.durability.disk.marks import CELLS, Left, Marks, left, open_marks
 from pipeline.durability.journal import MARKS, Journal
-from pipeline.durability.marks import CELLS, Left, Marks, left, open_marks
-from pipeline.durability.poison import CRASHES
-from pipeline.durability.reopening import Reopen
+from pipeline.durability.resume.poison import CRASHES
+from pipeline.durability.resume.reopening import Reopen
 from stages import map as mapped
 from tests.durability.lives import asked, crashed, live, pipe
 from tests.durability.poisonous import KINDS, POISON

@@ -12,7 +12,7 @@ from pydantic import BaseModel, field_validator
 from pipeline import Pipeline
 from pipeline.core.codec import decode
 from pipeline.durability.journal import Journal
-from pipeline.durability.reopening import Reopen
+from pipeline.durability.resume.reopening import Reopen
 from stages import agent, tool
 from stages.models.simulated import SimulatedModel
 from tests.durability.lives import attempts, live, model

@@ -12,9 +12,9 @@ from pipeline.core.budget import Budget
 from pipeline.core.errors import RunStopped
 from pipeline.core.purse import PICOS, Amount, picos
 from pipeline.core.recovered import Recovered
+from pipeline.durability.disk.store import Store
 from pipeline.durability.journal import Journal
-from pipeline.durability.spending import spent
-from pipeline.durability.store import Store
+from pipeline.durability.resume.spending import spent
 from tests.durability.lives import asked, attempts, crashed, live, model, pipe
 from tests.engine.schedules import run_in
 

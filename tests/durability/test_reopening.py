@@ -12,7 +12,7 @@ import pytest
 from pipeline import Pipeline
 from pipeline.core.errors import JournalError
 from pipeline.durability.journal import Journal
-from pipeline.durability.reopening import Reopen
+from pipeline.durability.resume.reopening import Reopen
 from stages import map, parallel
 from tests.durability.lives import asked, attempts, chain, crashed, live, pipe
 from tests.engine.schedules import run_in

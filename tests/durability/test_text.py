@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from pipeline import Input, Pipeline
+from pipeline.durability.disk.store import Store, silent
+from pipeline.durability.disk.text import bindable, unbound
+from pipeline.durability.inspection.verify import verify
 from pipeline.durability.journal import DEAD, FILE, Journal
-from pipeline.durability.store import Store, silent
-from pipeline.durability.text import bindable, unbound
-from pipeline.durability.verify import verify
 from stages import map
 from tests.durability.lives import live
 from tests.engine.schedules import run_in

@@ -12,10 +12,10 @@ import pytest
 
 from pipeline.core.errors import JournalError
 from pipeline.core.pipeline import Pipeline
+from pipeline.durability.disk.store import Store, silent
+from pipeline.durability.inspection.verify import Proof, verify
 from pipeline.durability.journal import DEAD, FILE, Journal
-from pipeline.durability.projection import TAKEN_BACK
-from pipeline.durability.store import Store, silent
-from pipeline.durability.verify import Proof, verify
+from pipeline.durability.outputs.projection import TAKEN_BACK
 from stages import batch, filter, flat_map, map
 
 BACKENDS = ("asyncio", "trio")

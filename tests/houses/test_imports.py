@@ -19,6 +19,19 @@ FILES = sorted([*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "stages").rglob("*.
 #: packages of the engine, each may import those of a lower rank and itself
 RANKS = {"core": 0, "calls": 1, "durability": 2, "observe": 2, "config": 3, "cli": 4}
 
+#: parts of a package, each may import those of a lower rank and itself; "" is what lies in the package itself
+PARTS = {
+    "pipeline.durability": {
+        "disk": 0,
+        "fingerprint": 0,
+        "outputs": 1,
+        "resume": 2,
+        "": 3,
+        "inspection": 4,
+        "merging": 5,
+    }
+}
+
 #: foreign packages, and the only modules that may import them
 DOORS: Mapping[str, frozenset[str]] = {
     "openai": frozenset({"stages.models.client", "stages.models.chat"}),
@@ -30,7 +43,7 @@ DOORS: Mapping[str, frozenset[str]] = {
     "aiohttp": frozenset({"stages.models.aiohttp_transport"}),
     "yarl": frozenset({"stages.models.aiohttp_transport"}),
     "httpcore2": frozenset({"stages.models.pools"}),
-    "sqlite3": frozenset({"pipeline.calls.cache", "pipeline.durability.store"}),
+    "sqlite3": frozenset({"pipeline.calls.cache", "pipeline.durability.disk.store"}),
     "platformdirs": frozenset({"pipeline.calls.cache", "pipeline.cli.store"}),
     "starlette": frozenset({"stages.models.simulated_app"}),
     "uvicorn": frozenset({"stages.models.simulated_http"}),
@@ -112,6 +125,26 @@ def test_packages_of_the_engine_import_only_those_below_them() -> None:
             continue
         if there >= here and not found.for_types:
             wrong.append(f"{module}:{found.line} imports {found.target}")
+    assert wrong == []
+
+
+def part(package: str, module: str) -> str | None:
+    """The part of `package` that `module` is in; None if it is not in the package, or is the package."""
+    if not module.startswith(f"{package}."):
+        return None
+    below = module.removeprefix(f"{package}.").split(".")
+    return below[0] if below[0] in PARTS[package] else ""
+
+
+def test_parts_of_a_package_import_only_those_below_them() -> None:
+    wrong: list[str] = []
+    for package, ranks in PARTS.items():
+        for module, found in every_import():
+            here, there = part(package, module), part(package, found.target)
+            if here is None or there is None or here == there or found.for_types:
+                continue
+            if ranks[there] >= ranks[here]:
+                wrong.append(f"{module}:{found.line} imports {found.target}")
     assert wrong == []
 
 

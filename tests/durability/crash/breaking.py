@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from pipeline.durability import projection
-from pipeline.durability.known import Known
+from pipeline.durability.disk.store import Store
+from pipeline.durability.disk.writer import Writer
+from pipeline.durability.outputs import projection
 from pipeline.durability.page import Page
+from pipeline.durability.resume.known import Known
 from pipeline.durability.session import Session
-from pipeline.durability.store import Store
-from pipeline.durability.writer import Writer
 
 UNSYNCED = "the output is marked before it is on the disk"
 

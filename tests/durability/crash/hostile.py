@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from pipeline.durability.schema import CHECKED, crc
-from pipeline.durability.sums import summed
+from pipeline.durability.disk.schema import CHECKED, crc
+from pipeline.durability.disk.sums import summed
 from tests.durability.crash.cases import Case
 from tests.durability.crash.judging import against_output
 from tests.durability.crash.kept import DATABASE

@@ -20,9 +20,9 @@ from anyio.lowlevel import checkpoint
 
 from pipeline.core.errors import JournalError, RunStopped, SinkError
 from pipeline.durability import journal as journals
-from pipeline.durability import projection
+from pipeline.durability.disk.reserve import Reserve
 from pipeline.durability.journal import Journal
-from pipeline.durability.reserve import Reserve
+from pipeline.durability.outputs import projection
 from tests.durability.crash import ledger
 from tests.durability.crash.workloads import Workload
 from tests.engine.schedules import run_in

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import JournalError
+from pipeline.durability.inspection.verify import verify
 from pipeline.durability.journal import DEAD, FILE
-from pipeline.durability.verify import verify
 from tests.durability.crash.cases import Case, Extent
 from tests.durability.crash.kept import Kept, kept
 from tests.durability.crash.ledger import Seen, read

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.durability.store import Store
+from pipeline.durability.disk.store import Store
 from tests.durability.crash.breaking import BROKEN, UNSYNCED
 
 ROOT = Path(__file__).parents[3]

@@ -1,0 +1,1 @@
+"""Looking at a run from outside, which changes nothing: what there is, and whether it holds together."""
