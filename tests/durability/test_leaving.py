@@ -65,6 +65,7 @@ def left_at_every_step(
     backend: str, topology: str, place: Path, *strikes: steps_of.Strike, stride: int = STRIDE
 ) -> None:
     """Strike before each step in turn, until the run ends before it is struck; several ways to strike take turns."""
+    gc.collect()  # what tests before this one have left is not to go meanwhile: descriptors are counted
     for turn, at in enumerate(count((backend == "trio") * stride // 2, stride)):
         steps, strike = Steps(at), strikes[turn % len(strikes)]
         try:
