@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import cast
+from typing import TypeAlias, cast
 
 from pipeline.calls.call import Call, Reply, Request, Tries
 from pipeline.calls.errors import CallError, FaultClass
@@ -16,6 +16,9 @@ from pipeline.core.state import ToolCall
 from pipeline.core.usage import Cost, Usage
 
 KIND = "call"
+
+#: what was used, and what it cost
+Paid: TypeAlias = "tuple[Usage, Cost | None]"
 
 #: Ends of a call that say nothing of the request: it has them again only if things are as they were.
 _PASSING = ("item_timeout",)
@@ -50,9 +53,11 @@ class Journalled:
                 reply = await call(request)
             except CallError as error:
                 if error.fault not in ("stop", "park") and error.type not in _PASSING:
-                    _write(page, request, {"asked": asked, "error": _written_error(error)}, tries)
+                    paid = tries.account.usage, tries.account.cost
+                    _write(page, request, {"asked": asked, "error": _written_error(error), **_payment(paid)})
                 raise
-            _write(page, request, {"asked": asked, "reply": _written(reply)}, tries)
+            paid = tries.account.usage, tries.account.cost
+            _write(page, request, {"asked": asked, "reply": _written(reply, paid), **_payment(paid)})
             return reply
 
         return journalled
@@ -64,34 +69,36 @@ class Journalled:
         return blake2b(canonical([self.scope, body, judged]), digest_size=16).hexdigest()
 
 
-def _write(page: Page, request: Request, end: dict[str, object], tries: Tries) -> None:
-    _pay(end, tries.account.usage, tries.account.cost)
+def _write(page: Page, request: Request, end: dict[str, object]) -> None:
     page.write(KIND, request.identity.path, end, request.identity.ordinal)
 
 
-def _pay(written: dict[str, object], usage: Usage, cost: Cost | None) -> None:
-    written["usage"] = usage_json(usage)
-    if cost is not None:
-        written["cost"] = cost_json(cost)
+def _payment(paid: Paid) -> dict[str, object]:
+    usage, cost = paid
+    counts: dict[str, object] = {"usage": usage_json(usage)}
+    return counts if cost is None else {**counts, "cost": cost_json(cost)}
 
 
-def _paid(written: Mapping[str, object]) -> tuple[Usage, Cost | None]:
-    """What `_pay` wrote."""
+def _paid(written: Mapping[str, object]) -> Paid:
+    """What `_payment` made."""
     cost = cast("Mapping[str, object] | None", written.get("cost"))
     return usage_of(cast("Mapping[str, object]", written["usage"])), None if cost is None else cost_of(cost)
 
 
 def _recalled(request: Request, end: Mapping[str, object]) -> Reply:
     """The end of a call as it was, its cost charged to the root. Raises the error that it ended with."""
-    request.visit.recall(*_paid(end))
+    paid = _paid(end)
+    request.visit.recall(*paid)
     if "error" in end:
         raise _error(cast("Mapping[str, object]", end["error"]))
-    return _reply(cast("Mapping[str, object]", end["reply"]))
+    return _reply(cast("Mapping[str, object]", end["reply"]), paid)
 
 
-def _written(reply: Reply) -> dict[str, object]:
+def _written(reply: Reply, paid: Paid) -> dict[str, object]:
+    """The reply; what it cost only if that is not `paid`, what all attempts did cost."""
     written: dict[str, object] = {"text": reply.text, "attempts": reply.attempts}
-    _pay(written, reply.usage, reply.cost)
+    if (reply.usage, reply.cost) != paid:
+        written |= _payment((reply.usage, reply.cost))
     for name in ("finish_reason", "model", "request_id"):
         if (value := getattr(reply, name)) is not None:
             written[name] = value
@@ -102,10 +109,10 @@ def _written(reply: Reply) -> dict[str, object]:
     return written
 
 
-def _reply(written: Mapping[str, object]) -> Reply:
+def _reply(written: Mapping[str, object], paid: Paid) -> Reply:
     return Reply(
         cast(str, written["text"]),
-        *_paid(written),
+        *(_paid(written) if "usage" in written else paid),
         finish_reason=cast("str | None", written.get("finish_reason")),
         model=cast("str | None", written.get("model")),
         request_id=cast("str | None", written.get("request_id")),

@@ -133,7 +133,12 @@ class Page:
         return suspected.turn if suspected.roots and self.seq in suspected.roots else None
 
     def _text(self, path: tuple[str, ...]) -> str:
-        return encode((*self._prefix, *path)).decode()
+        return self._session.text_of((*self._prefix, *path))
+
+
+def text_of(path: tuple[str, ...]) -> str:
+    """A path as it stands in the journal."""
+    return encode(path).decode()
 
 
 class OpenAttempt:
@@ -162,4 +167,5 @@ class OpenAttempt:
             self._session.in_flight -= 1
         counts = encode(usage_json(usage)).decode()
         usd, source = (None, None) if cost is None else (cost.usd, cost.source)
+        usd = None if usd is None else float(usd)  # the column is of floats, and the row has a sum
         self._session.writer.queue(Row(schema.ATTEMPT, (*self._begun, end, counts, usd, source)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import replace
+from functools import lru_cache
 from typing import Final, cast
 
 from pipeline.core.errors import ItemError, JournalError, PipelineError, WriteError
@@ -24,7 +25,7 @@ from pipeline.durability.outputs.committing import Committing
 from pipeline.durability.outputs.letters import FailedLine, Place, Tried
 from pipeline.durability.outputs.rebuilt import record_of
 from pipeline.durability.outputs.rendering import Rendering
-from pipeline.durability.page import Name, Page
+from pipeline.durability.page import Name, Page, text_of
 from pipeline.durability.resume.input import edited, progress
 from pipeline.durability.resume.known import Known
 from pipeline.durability.resume.poison import CRASHES, Suspected, poison
@@ -33,6 +34,7 @@ from pipeline.durability.resume.recovery import Recovery
 from pipeline.durability.resume.reopening import ONLY, Reopen
 from pipeline.durability.resume.spending import spent
 
+PATHS: Final = 1024  #: paths whose text is remembered, because each call needs it again and again
 READ: Final = 64  #: roots read from the journal at a time
 
 _NOTHING: Final[dict[Name, bytes]] = {}
@@ -47,6 +49,7 @@ class Session:
         self.rendering = rendering
         self.writer = Writer(commits, self._broken)
         self.trouble: Callable[[WriteError, bool], None] | None = None
+        self.text_of = lru_cache(PATHS)(text_of)
         self.in_flight = 0  #: attempts that may have been sent and have not ended
         self.epoch = 1
         self.marks: Marks | None = None  #: whose code is at work

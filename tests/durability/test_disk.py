@@ -262,14 +262,15 @@ def test_a_failed_sync_is_final_even_if_it_speaks_of_room(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=["full", "broken"])
-def test_a_line_that_was_written_by_half_is_not_left_there(backend: str, number: int, tmp_path: Path) -> None:
+def test_of_lines_that_were_written_by_half_nothing_is_left(backend: str, number: int, tmp_path: Path) -> None:
     async def half() -> None:
         with pytest.raises(WriteError):
             await play(WORKLOADS[0], tmp_path, Strike("output:half", number, last=2))
 
     anyio.run(half, backend=backend)
     written = (tmp_path / "out.jsonl").read_bytes()
-    assert (written.count(b"\n"), written[-1:]) == (1, b"\n")
+    assert 0 < written.count(b"\n") < len(INPUT)
+    assert written.endswith(b"\n")
 
 
 def test_a_run_does_not_begin_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

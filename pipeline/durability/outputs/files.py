@@ -21,7 +21,17 @@ from pipeline.durability.disk.store import Probe, Store, sync_directory
 from pipeline.durability.outputs.aside import EDITED, OLD, keep
 from pipeline.durability.outputs.comparing import Changed, begins_as_before, compare, hash_of
 from pipeline.durability.outputs.output import ERRORS, OUTPUT, Outlet
-from pipeline.durability.outputs.projection import FLAGS, OUTDATED, PACKED, STALE, TAKEN, Mark, Projection, tail_of
+from pipeline.durability.outputs.projection import (
+    FLAGS,
+    OUTDATED,
+    PACKED,
+    SOME,
+    STALE,
+    TAKEN,
+    Mark,
+    Projection,
+    tail_of,
+)
 from pipeline.durability.outputs.rebuilding import rebuild
 
 OPEN: Final = 64  #: files that are open at once
@@ -118,7 +128,7 @@ class Files:
         self._unstored.clear()
 
     def append(self, number: int, target: str, data: bytes, dead: bytes | None) -> None:
-        """Write a line that is durable. Raises `OSError`."""
+        """Add a line that is durable, which is in its file when `sync` returns. Raises `OSError`."""
         if self.halted:
             return
         output = self._outlets.get(OUTPUT)
@@ -128,9 +138,12 @@ class Files:
             self._append(self._known[ERRORS], number, dead)
 
     def sync(self, *, force: bool = False) -> None:
-        """Put on the disk what is due, or all. Raises `OSError`."""
-        for projection in [each for each in self._behind.values() if force or each.due]:
-            self._sync(projection)
+        """Write what was added, and put on the disk what is due, or all. Raises `OSError`."""
+        for projection in list(self._behind.values()):
+            if force or projection.due:
+                self._sync(projection)
+            elif projection.waiting:
+                self._opened(projection).pour()
 
     @property
     def behind(self) -> bool:
@@ -157,7 +170,11 @@ class Files:
 
     def _append(self, projection: Projection, number: int, data: bytes) -> None:
         self._behind[projection.name] = projection
-        self._opened(projection).append(number, data)
+        if projection.name in self._unopened:
+            self._opened(projection)
+        projection.append(number, data)
+        if projection.waiting >= SOME:
+            self._opened(projection).pour()
 
     def _sync(self, projection: Projection) -> None:
         self._opened(projection).sync()

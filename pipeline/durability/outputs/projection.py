@@ -25,6 +25,7 @@ from pipeline.durability.disk.store import Probe, silent, sync_directory
 
 EVERY: Final = 1.0  #: seconds after which what was appended is synced
 MUCH: Final = 1 << 20  #: bytes after which it is synced
+SOME: Final = 1 << 18  #: bytes with which lines are written, though more of the group may come
 TAIL: Final = 4096  #: bytes before the mark by which a file is known again
 PACKED: Final = ".gz"
 STALE: Final = -1  #: number of a mark whose file has to be made anew, because lines in it were taken back
@@ -78,7 +79,7 @@ class Projection:
         self.packed = path.endswith(PACKED)
         self._point = name.partition("/")[0]
         self._probe = probe
-        self._held = bytearray()  #: of a packed file: what waits to be packed
+        self._held = bytearray()  #: lines that wait to be written together
         self.permissions = 0o600 if private else 0o644  #: of a file that is made
         self._fd = fd
         self._synced_at = time.monotonic()
@@ -151,13 +152,20 @@ class Projection:
     # -- writing ------------------------------------------------------------------------------------------------
 
     def append(self, number: int, data: bytes) -> None:
-        """Add a line, in the order of its number. Raises `OSError`; then nothing of the line is left, if that can be
-        had."""
-        if self.packed:
-            self._held += data
-        elif data:
-            self._write(data)
+        """Add a line, in the order of its number, which `pour` writes or `sync` does."""
+        self._held += data
         self.number = number
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that `pour` would write: of a packed file none, which are packed when it is synced."""
+        return 0 if self.packed else len(self._held)
+
+    def pour(self) -> None:
+        """Write the lines that were added. Raises `OSError`; then nothing of them is left, if that can be had."""
+        if self.waiting:
+            self._write(self._held)
+            self._held = bytearray()
 
     @property
     def is_behind(self) -> bool:
@@ -175,9 +183,10 @@ class Projection:
     def sync(self) -> None:
         """Put what was appended on the disk, and move the mark. A failure is final: nobody knows what is there then."""
         if self.is_behind:
+            self.pour()
             if self._held:
-                self._write(gzip.compress(bytes(self._held), mtime=0))
-                self._held.clear()
+                self._write(gzip.compress(self._held, mtime=0))
+                self._held = bytearray()
             with self._named():
                 fd = self.open()
                 with final():
@@ -187,7 +196,7 @@ class Projection:
                 self.mark = self.mark._replace(size=self.size, number=self.number, tail=tail_of(fd, self.size))
         self._synced_at = time.monotonic()
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | bytearray) -> None:
         with self._named():
             fd, rest = self.open(), memoryview(data)
             self._at("write")
