@@ -13,7 +13,6 @@ import os
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from itertools import count
@@ -32,7 +31,11 @@ from tests.engine.schedules import run_in
 from tests.engine.steps import Steps, run_stepwise
 from tests.engine.topologies import TOPOLOGIES, Host, Topology, nothing_is_left
 
-STRIDE = 1 if os.environ.get("PENSTOCK_EVERY_STEP") else 23
+EVERY_STEP = bool(os.environ.get("PENSTOCK_EVERY_STEP"))
+STRIDE = 1 if EVERY_STEP else 23
+
+#: in which the task of a host is cancelled
+WAYS = (steps_of.cancel_the_task, steps_of.time_out, steps_of.cancel_the_task_again_and_again)
 
 #: every kind of wait in front of a journal: for the source, a slot, a member, the end of a batch, the reader, a sink
 STRUCK = [
@@ -163,8 +166,7 @@ def test_a_scope_around_a_run_with_a_journal_can_be_cancelled_at_any_step(
 
 @pytest.mark.parametrize("topology", STRUCK)
 def test_the_asyncio_task_of_the_host_can_be_cancelled_at_any_step(topology: str, tmp_path: Path) -> None:
-    ways = (steps_of.cancel_the_task, steps_of.time_out, steps_of.cancel_the_task_again_and_again)
-    left_at_every_step("asyncio", topology, tmp_path, *ways)
+    left_at_every_step("asyncio", topology, tmp_path, *WAYS)
 
 
 @pytest.mark.parametrize("topology", STRUCK)
@@ -176,15 +178,13 @@ def test_a_run_with_a_journal_can_be_ended_at_any_step(backend: str, topology: s
     left_at_every_step(backend, topology, tmp_path, steps_of.drain_calls, steps_of.abort, *leaving)
 
 
-@pytest.mark.parametrize(
-    "strike", [steps_of.cancel_the_task, steps_of.cancel_the_task_again_and_again, steps_of.time_out]
-)
+@pytest.mark.parametrize("strikes", [(way,) for way in WAYS] if EVERY_STEP else [WAYS])
 def test_the_task_of_the_host_can_be_cancelled_at_each_step_of_opening_and_closing(
-    strike: Callable[..., object], tmp_path: Path
+    strikes: tuple[steps_of.Strike, ...], tmp_path: Path
 ) -> None:
     """A run without records is opening and closing, and nothing else."""
     TOPOLOGIES["nothing"] = replace(TOPOLOGIES["line"], values=(), arriving=False)
     try:
-        left_at_every_step("asyncio", "nothing", tmp_path, strike, stride=1)  # pyright: ignore[reportArgumentType]
+        left_at_every_step("asyncio", "nothing", tmp_path, *strikes, stride=1)
     finally:
         del TOPOLOGIES["nothing"]
