@@ -176,19 +176,25 @@ class _Body(aiohttp.BytesPayload):
         await super().write_with_length(writer, content_length)
 
 
-def _write_at_once(protocol: ResponseHandler) -> None:
-    """Have what is written given to the system in that moment, where uvloop gathers it until the end of its turn:
-    between a departure and the bytes on their way nothing else is to happen."""
-    if protocol.transport is not None:
-        protocol.transport.set_write_buffer_limits(0)
-
-
 class Socket(Protocol):
     """What is needed of a connection."""
 
     def is_closing(self) -> bool: ...
 
     def abort(self) -> None: ...
+
+    def get_extra_info(self, name: str) -> object: ...
+
+    def set_write_buffer_limits(self, high: int) -> None: ...
+
+
+def write_at_once(socket: Socket) -> None:
+    """Have what is written given to the system in that moment, where uvloop gathers it until the end of its turn:
+    between a departure and the bytes on their way nothing else is to happen.
+
+    Not with TLS, whose transports take an empty buffer for one that is over a limit of 0, and pause who writes."""
+    if socket.get_extra_info("sslcontext") is None:
+        socket.set_write_buffer_limits(0)
 
 
 class Connector(aiohttp.TCPConnector):
@@ -238,7 +244,8 @@ class Connector(aiohttp.TCPConnector):
                 if not no_descriptor((error, error.os_error)):
                     raise
             else:
-                _write_at_once(protocol)
+                if protocol.transport is not None:
+                    write_at_once(protocol.transport)
                 return protocol
             await self._sockets.take_again()
 

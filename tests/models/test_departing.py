@@ -10,10 +10,10 @@ import httpx2
 import pytest
 
 from pipeline.calls.departure import begun
-from stages.models.aiohttp_transport import AiohttpTransport
+from stages.models.aiohttp_transport import AiohttpTransport, write_at_once
 from stages.models.sockets import Sockets
 
-pytestmark = pytest.mark.parametrize(
+both_loops = pytest.mark.parametrize(
     "anyio_backend", [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})], ids=["asyncio", "uvloop"]
 )
 
@@ -40,6 +40,7 @@ class Watched:
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
 
 
+@both_loops
 async def test_a_request_is_on_its_way_in_the_turn_in_which_it_departs() -> None:
     body = b'{"question": 1}'
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -53,3 +54,30 @@ async def test_a_request_is_on_its_way_in_the_turn_in_which_it_departs() -> None
     assert response.content == b"{}"
     assert attempt.arrived.startswith(b"POST /v1/x HTTP/1.1\r\n")
     assert attempt.arrived.endswith(b"\r\n\r\n" + body)
+
+
+class Limited:
+    """A transport that tells which limit it was given."""
+
+    def __init__(self, tls: object) -> None:
+        self._tls = tls
+        self.limits: list[int] = []
+
+    def is_closing(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        raise AssertionError("nobody closes it")
+
+    def get_extra_info(self, name: str) -> object:
+        return {"sslcontext": self._tls}[name]
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        self.limits.append(high)
+
+
+def test_writes_are_not_held_back_but_with_tls_which_would_pause_the_writer() -> None:
+    plain, tls = Limited(None), Limited(object())
+    write_at_once(plain)
+    write_at_once(tls)
+    assert (plain.limits, tls.limits) == ([0], [])
